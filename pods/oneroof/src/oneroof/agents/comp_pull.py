@@ -1,0 +1,29 @@
+"""Says what a home is worth, and by which sales."""
+
+from oneroof import tools
+from oneroof.declared import pod
+from oneroof.messages import Answer, HomeResearch
+from oneroof.speech import dollars, listed
+from tieline import Conversation
+
+__all__ = ["comp_pull"]
+
+
+@pod.agent(name="comp-pull")
+async def comp_pull(intent: HomeResearch, call: Conversation) -> None:
+    """Pull comparable sales and give a price with its range."""
+    worth = await call.tool(tools.comps, home=intent.home)
+    if worth is None:
+        say = f"I cannot put a price on {intent.home}: I don't know that number, or too few sales resemble it."
+    else:
+        say = _said(intent.home, worth)
+    offers = (intent.home,) if worth is not None else ()
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="research", say=say, offers=offers))
+
+
+def _said(home: str, worth: tools.Comps) -> str:
+    sales = [f"parcel {c.parcel}, sold {c.sold_on:%B %Y} for {dollars(c.price)}" for c in worth.comparables[:3]]
+    return (
+        f"Home {home} is worth about {dollars(worth.price)} as of {worth.as_of:%B %Y}, most likely between "
+        f"{dollars(worth.low)} and {dollars(worth.high)}. The closest sales are {listed(sales)}."
+    )

@@ -1,0 +1,31 @@
+"""Tells about one home."""
+
+from oneroof import tools
+from oneroof.declared import pod
+from oneroof.messages import Answer, HomeLookup
+from oneroof.speech import dollars, home_in_words
+from tieline import Conversation
+
+__all__ = ["mls_lookup"]
+
+
+@pod.agent(name="mls-lookup")
+async def mls_lookup(intent: HomeLookup, call: Conversation) -> None:
+    """Look it up by number. The records hold no street addresses, and the caller is told so."""
+    home = await call.tool(tools.mls, home=intent.home)
+    offers = (home.number,) if home is not None else ()
+    say = _said(home) if home is not None else _unknown(intent.home)
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="lookup", say=say, offers=offers))
+
+
+def _said(home: tools.HomeCard) -> str:
+    said = f"That is {home_in_words(home)}, built in {home.built}"
+    if home.last_sold is not None and home.last_price is not None:
+        said += f"; it last sold in {home.last_sold:%B %Y} for {dollars(home.last_price)}"
+    return said + ". Would you like to see it?"
+
+
+def _unknown(asked: str) -> str:
+    if asked.isdigit():
+        return f"I have no home with the number {asked}. Could you check it, or shall I search a neighbourhood?"
+    return "Our records go by listing or parcel number, not by street address. Do you have a number?"

@@ -1,0 +1,55 @@
+"""The voice agent: hears a caller's turn, works out what is wanted, publishes it and walks away; speaks the answers."""
+
+from oneroof import understanding
+from oneroof.declared import pod
+from oneroof.messages import (
+    Answer,
+    BookViewing,
+    CallerSaid,
+    Escalation,
+    HomeLookup,
+    HomeResearch,
+    HomeSearch,
+    Spoken,
+    VoicemailLeft,
+)
+from tieline import Conversation, Message
+
+__all__ = ["orchestrator"]
+
+_understand: understanding.Understanding = understanding.Rules()
+
+
+@pod.agent(name="orchestrator")
+async def orchestrator(said: CallerSaid, call: Conversation) -> None:
+    """One turn. The transcript decides everything, so a second run publishes the same, and nothing twice."""
+    turn = await _understand(said.transcript, said.began)
+    for wish in turn.wants:
+        await call.publish(_intent(wish, said))
+    await call.publish(
+        Spoken(call_id=said.call_id, turn=said.turn, text=turn.say, awaits=len(turn.wants), hang_up=turn.hang_up)
+    )
+
+
+@orchestrator.also
+async def speak(answer: Answer, call: Conversation) -> None:
+    """An agent is done: the caller hears of it."""
+    await call.publish(
+        Spoken(call_id=answer.call_id, turn=answer.turn, text=answer.say, offers=answer.offers, answers=answer.intent)
+    )
+
+
+_INTENTS: dict[type[understanding.Wish], type[Message]] = {
+    understanding.Search: HomeSearch,
+    understanding.Book: BookViewing,
+    understanding.Research: HomeResearch,
+    understanding.Lookup: HomeLookup,
+    understanding.Escalate: Escalation,
+    understanding.Voicemail: VoicemailLeft,
+}
+
+
+def _intent(wish: understanding.Wish, said: CallerSaid) -> Message:
+    """A wish has the fields of its intent, but for the call it belongs to."""
+    slots = wish.model_dump(exclude={"kind"})
+    return _INTENTS[type(wish)].model_validate({"call_id": said.call_id, "turn": said.turn, **slots})

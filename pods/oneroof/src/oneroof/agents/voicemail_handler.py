@@ -1,0 +1,26 @@
+"""Takes over where no agent can help: a person is wanted, or nobody is there."""
+
+from oneroof import tools
+from oneroof.declared import pod
+from oneroof.messages import Answer, Escalation, VoicemailLeft
+from tieline import Conversation
+
+__all__ = ["voicemail_handler"]
+
+
+@pod.agent(name="voicemail-handler")
+async def voicemail_handler(intent: Escalation, call: Conversation) -> None:
+    """Put the caller on the callback list."""
+    await call.tool(tools.crm, phone=intent.phone, kind="escalation", text=intent.reason)
+    say = "I have asked a colleague to call you back" + (
+        "." if intent.phone else "; please leave us your number with the next words."
+    )
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="escalate", say=say))
+
+
+@voicemail_handler.also
+async def voicemail(intent: VoicemailLeft, call: Conversation) -> None:
+    """Keep the caller's note."""
+    await call.tool(tools.crm, phone=intent.phone, kind="voicemail", text=intent.note)
+    say = "Your message is noted; we will call you back in office hours."
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="voicemail", say=say))

@@ -1,0 +1,1 @@
+"""The office's own records: opening hours, the viewing calendar and the customers."""

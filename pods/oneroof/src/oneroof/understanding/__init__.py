@@ -1,0 +1,31 @@
+"""How the voice orchestrator understands callers: one seam, and the offline rules behind it."""
+
+from oneroof.understanding.dialogue import Rules
+from oneroof.understanding.when import say_slot
+from oneroof.understanding.wishes import (
+    Book,
+    Escalate,
+    Line,
+    Lookup,
+    Research,
+    Search,
+    Turn,
+    Understanding,
+    Voicemail,
+    Wish,
+)
+
+__all__ = [
+    "Book",
+    "Escalate",
+    "Line",
+    "Lookup",
+    "Research",
+    "Rules",
+    "Search",
+    "Turn",
+    "Understanding",
+    "Voicemail",
+    "Wish",
+    "say_slot",
+]

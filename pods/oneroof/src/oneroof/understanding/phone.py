@@ -1,0 +1,85 @@
+"""Telephone numbers as they are spoken or written, in E.164."""
+
+import re
+from dataclasses import dataclass, field
+
+import phonenumbers
+
+_RUN = re.compile(r"(?<![\w$.:/])\+?\(?[0-9](?:[0-9()\-., ]{0,60}[0-9])?")
+_CUE = re.compile(
+    r"\b(?:my (?:phone |cell |mobile |new |other )?(?:number|phone|cell|mobile)|phone number|callback number|"
+    r"(?:call|phone|ring|reach|text) me(?: back)?(?: at| on)|number is|area code|it is a (?:cell|mobile))\b"
+)
+_MOST_GROUPS = 24  # digit groups of one run that are tried as a number
+
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """The number that a line gives, or ``impossible`` if what it gives cannot be one."""
+
+    number: str | None = field(default=None, repr=False)
+    impossible: bool = False
+
+
+def read_phone(text: str, *, expected: bool = False) -> tuple[Phone, str]:
+    """The telephone number in ``text``, and ``text`` with it blanked by underscores.
+
+    ``expected``: the office has just asked for one, so digits that are none are an impossible one.
+    """
+    cue = _CUE.search(text)
+    wrong = False
+    for run in _RUN.finditer(text):
+        if found := _number_in(run[0]):
+            number, start, end = found
+            start, end = start + run.start(), end + run.start()
+            return Phone(number), text[:start] + "_" * (end - start) + text[end:]
+        size = sum(char.isdigit() for char in run[0])
+        after_cue = cue is not None and 0 <= run.start() - cue.end() < 12
+        wrong = wrong or size > 10 or (size >= 3 and after_cue) or (size >= 7 and expected)
+    if wrong or (expected and re.fullmatch(r"\W*[0-9][0-9\W]*", text)):
+        return Phone(impossible=True), _RUN.sub(_blank_long, text)
+    return Phone(), text
+
+
+def has_cue(text: str) -> bool:
+    """Whether the line speaks of a telephone number."""
+    return _CUE.search(text) is not None
+
+
+def _blank_long(found: re.Match[str]) -> str:
+    size = sum(char.isdigit() for char in found[0])
+    return "_" * len(found[0]) if size >= 3 else found[0]
+
+
+def _number_in(run: str) -> tuple[str, int, int] | None:
+    """The number in a run of digit groups, and where it stands.
+
+    A listing number or an hour may run into it ("1042, 206 555 0142"), so every window of groups
+    is tried, the last and the plain ten digits first.
+    """
+    if run.startswith("+"):
+        number = _valid(run)
+        return (number, 0, len(run)) if number else None
+    groups = list(re.finditer(r"[0-9]+", run))[-_MOST_GROUPS:]
+    for size in (10, 11):
+        for last in range(len(groups) - 1, -1, -1):
+            digits = ""
+            for first in range(last, -1, -1):
+                digits = groups[first][0] + digits
+                if len(digits) >= size:
+                    break
+            else:
+                continue
+            if len(digits) == size and (size == 10 or digits.startswith("1")) and (number := _valid(digits)):
+                return number, groups[first].start(), groups[last].end()
+    return None
+
+
+def _valid(digits: str) -> str | None:
+    try:
+        number = phonenumbers.parse(digits, "US")
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

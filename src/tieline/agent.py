@@ -1,0 +1,93 @@
+"""`Agent`: a name, what it consumes, and the handlers that do the work."""
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tieline import subjects
+from tieline.codec import decode
+from tieline.context import Conversation
+from tieline.errors import BadDeclaration, BadPayload
+from tieline.messages import Message, binding_of
+from tieline.outcomes import Outcome
+from tieline.settings import Limits
+
+__all__ = ["Agent", "Handler"]
+
+type Handler[M: Message] = Callable[[M, Conversation], Awaitable[Outcome | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    filter: str
+    model: type[Message]
+    handler: Callable[[Any, Conversation], Awaitable[Outcome | None]]
+
+
+class Agent:
+    """A declared agent. Its handlers' first parameter types say what it consumes.
+
+    ``@pod.agent`` makes one of a function; ``@booking.also`` adds a handler for another message to the same agent, so
+    that one durable consumer (for each stream) serves them all.
+    """
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self._routes: dict[str, _Route] = {}
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, {', '.join(self.filters)})"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The least filters that bring what the handlers take, in order of declaration."""
+        return tuple(self._routes)
+
+    @property
+    def models(self) -> tuple[type[Message], ...]:
+        """The message classes it handles, in order of declaration."""
+        return tuple(route.model for route in self._routes.values())
+
+    def also[M: Message](self, handler: Handler[M]) -> Handler[M]:
+        """Add a handler for one more message, or several (a union). `BadDeclaration` when two would take the same."""
+        for model in _consumed(self.name, handler):
+            route = _Route(binding_of(model).filter, model, handler)
+            for other in self._routes.values():
+                if subjects.overlaps(route.filter, other.filter):
+                    raise BadDeclaration(
+                        f"agent {self.name}: {model.__name__} ({route.filter}) and {other.model.__name__} "
+                        f"({other.filter}) would take the same messages; one subject has one handler"
+                    )
+            self._routes[route.filter] = route
+        return handler
+
+    def open(self, subject: str, payload: bytes) -> tuple[Message, Callable[..., Awaitable[Outcome | None]]]:
+        """The message in ``payload`` and the handler for it. `BadPayload` where it does not fit."""
+        route = self._routes.get(subject) or next(
+            (route for route in self._routes.values() if subjects.covers(route.filter, subject)), None
+        )
+        if route is None:
+            raise BadPayload(f"agent {self.name} has no handler for the subject {subject}")
+        return decode(route.model, payload), route.handler
+
+
+def _consumed(agent: str, handler: Callable[..., object]) -> tuple[type[Message], ...]:
+    name = getattr(handler, "__qualname__", repr(handler))
+    if not inspect.iscoroutinefunction(handler):
+        raise BadDeclaration(f"agent {agent}: {name} must be an async def")
+    parameters = list(inspect.signature(handler).parameters)
+    if len(parameters) != 2:
+        raise BadDeclaration(f"agent {agent}: {name} takes {len(parameters)} parameters; it takes (message, call)")
+    hint = typing.get_type_hints(handler).get(parameters[0])
+    models = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for model in models:
+        if not (isinstance(model, type) and issubclass(model, Message)):
+            raise BadDeclaration(
+                f"agent {agent}: the first parameter of {name} must be typed with a Message class (or a union of "
+                f"them): its type says what the agent consumes; it is {model!r}"
+            )
+    return tuple(models)

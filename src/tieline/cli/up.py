@@ -1,0 +1,145 @@
+"""``tieline up``: a server, the topology, and a process for each agent, kept alive."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tieline.cli.options import JsonOption, PodArgument, ServerOption, connected, urls_of
+from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
+from tieline.errors import BadSettings, ServerFailed
+from tieline.pod import Pod
+from tieline.server import EmbeddedServer, ServerConfig
+from tieline.services.reference import load_pod
+from tieline.services.signals import StopSignals
+from tieline.services.supervisor import Event, Supervisor, processes_of
+from tieline.wire import topology
+
+__all__ = ["up"]
+
+_PORT = 4222
+_DATA = Path(".tieline")
+
+
+def up(
+    pod: PodArgument,
+    port: Annotated[int | None, typer.Option(help="Port of the server; 0 for a free one.", show_default="4222")] = None,
+    monitor_port: Annotated[
+        int | None, typer.Option(help="Port of the server's monitoring pages; 0 for a free one.", show_default="none")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for what the server stores.", show_default=str(_DATA))
+    ] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Start a NATS server, make the pod's streams and consumers, and run every agent in a process of its own.
+
+    Dead processes are started again, with a growing wait. Ctrl-C or SIGTERM drains and stops everything, the server
+    last (exit 0); a second one kills. With --server it uses a server that runs elsewhere. --json prints a line when
+    all is ready, then one for each thing that happens.
+    """
+    urls = urls_of(server)
+    if urls and (port, monitor_port, data) != (None, None, None):
+        raise BadSettings("--port, --monitor-port and --data are for our own server; leave them out with --server")
+    declared = load_pod(pod)
+    config = None
+    if not urls:
+        config = ServerConfig(data=data or _DATA, port=_PORT if port is None else port, monitor_port=monitor_port)
+    asyncio.run(_up(pod, declared, config, urls, ForScripts() if json else ForPeople()))
+    return 0
+
+
+async def _up(reference: str, pod: Pod, config: ServerConfig | None, urls: tuple[str, ...], screen: Screen) -> None:
+    signals = StopSignals()
+    async with _embedded(config) as server:
+        urls = urls if server is None else (server.url,)
+        await _apply(pod, urls)
+        supervisor, processes = Supervisor(reference, urls), processes_of(pod)
+
+        def running() -> Running:
+            pids = {process.name: supervisor.pid(process.name) for process in processes}
+            return Running(urls, None if server is None else server.monitor_url, processes, pids)
+
+        async with _supervised(supervisor, signals, screen), asyncio.TaskGroup() as group:
+            await supervisor.start(processes)
+            screen.started(running())
+            readying = group.create_task(_become_ready(supervisor, screen, running))
+            await _end(signals, server)
+            readying.cancel()
+
+
+async def _become_ready(supervisor: Supervisor, screen: Screen, running: Callable[[], Running]) -> None:
+    await supervisor.ready()
+    screen.ready(running())
+
+
+@asynccontextmanager
+async def _embedded(config: ServerConfig | None) -> AsyncIterator[EmbeddedServer | None]:
+    if config is None:
+        yield None
+        return
+    async with EmbeddedServer(config) as server:
+        yield server
+
+
+async def _apply(pod: Pod, urls: tuple[str, ...]) -> None:
+    async with connected(list(urls)) as connection:
+        for change in await topology.apply(connection, pod):
+            if change.action in ("refuse", "keep"):
+                what = f"{change.kind} {change.name}: {change.field} stays {change.have!r}"
+                print(f"warning: {what}: {change.why}", file=sys.stderr)
+
+
+@asynccontextmanager
+async def _supervised(supervisor: Supervisor, signals: StopSignals, screen: Screen) -> AsyncIterator[None]:
+    """Shows what happens to the processes, and stops them at the end, whatever that end is."""
+    telling = asyncio.create_task(_tell(supervisor.events(), screen))
+    why = "a signal"
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        why = str(error)
+        raise error from None
+    finally:
+        screen.stopping(why)
+        await _stop(supervisor, signals)
+        await telling
+
+
+async def _tell(events: AsyncIterator[Event], screen: Screen) -> None:
+    async for event in events:
+        screen.happened(event)
+
+
+async def _end(signals: StopSignals, server: EmbeddedServer | None) -> None:
+    """Return at the first signal; raise `ServerFailed` when the server ends before it."""
+    asked = asyncio.create_task(signals.asked.wait())
+    if server is None:
+        await asked
+        return
+    died = asyncio.create_task(server.wait())
+    await asyncio.wait((asked, died), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if died.done():
+        code = died.result()
+        raise ServerFailed(f"nats-server {ended(code)} while the agents ran; its log is {server.log}")
+    died.cancel()
+
+
+async def _stop(supervisor: Supervisor, signals: StopSignals) -> None:
+    """Drain and stop; kill at the second signal."""
+    stopping = asyncio.create_task(supervisor.stop())
+    insisted = asyncio.create_task(signals.insisted.wait())
+    await asyncio.wait((stopping, insisted), return_when=asyncio.FIRST_COMPLETED)
+    insisted.cancel()
+    if not stopping.done():
+        supervisor.kill_all()
+    await stopping

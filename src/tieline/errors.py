@@ -1,0 +1,88 @@
+"""Errors, one for each reaction a caller may have.
+
+Every message names the thing, the value and the remedy. Details are fields.
+"""
+
+__all__ = [
+    "BadDeclaration",
+    "BadPayload",
+    "BadSettings",
+    "ConsumerGone",
+    "NotAccepted",
+    "NotApplied",
+    "ProcessFailed",
+    "ServerFailed",
+    "TielineError",
+    "ToolFailed",
+    "Unconfirmed",
+    "Unreachable",
+    "Unsettled",
+]
+
+
+class TielineError(Exception):
+    """The root: ``except TielineError`` catches everything this library raises on purpose."""
+
+
+class BadDeclaration(TielineError, ValueError):
+    """A pod, agent, tool, message or stream is declared in a way that cannot work. Raised at import, never later."""
+
+
+class BadSettings(TielineError, ValueError):
+    """A setting or ``TIELINE_*`` variable has a value that cannot be used."""
+
+
+class BadPayload(TielineError, ValueError):
+    """A payload does not fit the message it should be. Retrying cannot help."""
+
+
+class Unreachable(TielineError, ConnectionError):
+    """The NATS connection is closed and will not come back within the reconnect budget."""
+
+
+class NotAccepted(TielineError):
+    """A publish was not stored, or not known to be stored. Publishing again with the same id is safe.
+
+    ``subject`` is where it was to go; ``err_code`` is the server's reason (0 where the server did not answer).
+    """
+
+    def __init__(self, message: str, *, subject: str, err_code: int = 0) -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.err_code = err_code
+
+
+class Unconfirmed(NotAccepted):
+    """The server did not say within ``publish.patience`` that it stored a message. It may be stored or not."""
+
+
+class ConsumerGone(TielineError, LookupError):
+    """The durable consumer an agent pulls from does not exist (any more). Nothing is delivered until it does."""
+
+
+class NotApplied(TielineError):
+    """The server refused a stream or consumer, or only recreating it could make it so. Nothing was deleted."""
+
+
+class ServerFailed(TielineError, RuntimeError):
+    """The embedded nats-server did not start or died. The message ends with the last lines of its log."""
+
+
+class ProcessFailed(TielineError, RuntimeError):
+    """A supervised process did not become ready. The message ends with the last lines it said."""
+
+
+class ToolFailed(TielineError):
+    """A tool call ended without a value: the tool refused, failed for good, or never answered.
+
+    The failure is recorded: a second run of the handler gets the same error without calling the tool again.
+    """
+
+    def __init__(self, message: str, *, tool: str, cause: str) -> None:
+        super().__init__(message)
+        self.tool = tool
+        self.cause = cause
+
+
+class Unsettled(TielineError):
+    """An outcome could not be recorded. The message is not lost: the server delivers it again."""

@@ -1,0 +1,28 @@
+"""Header names, and what a republished message may keep."""
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["carried"]
+
+MSG_ID: Final = "Nats-Msg-Id"
+TTL: Final = "Nats-TTL"
+CONVERSATION: Final = "Tieline-Conversation"
+CONVERSATION_NAME: Final = "Tieline-Conversation-Name"
+ORIGIN: Final = "Tieline-Origin"
+RUN: Final = "Tieline-Run"
+CAUSE: Final = "Tieline-Cause"
+DEADLINE: Final = "Tieline-Deadline"
+STEP: Final = "Tieline-Step"
+DEAD: Final = "Tieline-Dead"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+
+
+def carried(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that stay with a message when it is published again.
+
+    Everything of the server's own (``Nats-*``) is dropped: an id would be swallowed as a duplicate, a TTL would expire
+    the dead letter, an expectation would refuse it, and a rollup would empty the stream.
+    """
+    return {name: value for name, value in headers.items() if not name.lower().startswith("nats-")}

@@ -1,0 +1,99 @@
+"""`Message`: a typed payload bound to a subject."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from tieline import subjects
+from tieline.errors import BadDeclaration
+
+__all__ = ["Binding", "Message", "binding_of", "seconds"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
+_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(duration: str | float) -> float:
+    """A duration in seconds: a number as it is, or text such as ``"5m"``, ``"90s"``, ``"1.5h"``, ``"250ms"``."""
+    if isinstance(duration, str):
+        match = _DURATION.match(duration)
+        if match is None:
+            raise BadDeclaration(f"duration {duration!r} is not understood; write it like '5m', '90s', '1h', '250ms'")
+        return float(match[1]) * _UNIT[match[2]]
+    return float(duration)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a message class is on the bus. Made once, when the class is."""
+
+    template: str
+    filter: str
+    fields: tuple[str, ...]
+    ttl: float | None
+    redact: frozenset[str]
+
+
+class Message(BaseModel):
+    """A typed payload bound to a subject; camelCase on the wire, snake_case in Python, frozen.
+
+    ``class BookViewing(Message, subject="call.intent.book", ttl="5m")``. A ``{field}`` in the subject stands for that
+    field's value, made into one token. ``ttl`` is how long the message is worth delivering (at least one second;
+    the server removes it then: NATS per-message TTL, ADR-43). Fields named in ``redact`` never reach the audit or a
+    log. A field ``call_id`` names the conversation. Fields that the model does not know are ignored, so that two
+    versions of a pod can talk to each other.
+
+    Raises `BadDeclaration` when the class is made, never when a message is sent.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+    tieline_binding: ClassVar[Binding | None] = None
+
+    def __init_subclass__(
+        cls,
+        subject: str | None = None,
+        ttl: str | float | None = None,
+        redact: tuple[str, ...] = (),
+        **config: Any,
+    ) -> None:
+        super().__init_subclass__(**config)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        subject: str | None = None,
+        ttl: str | float | None = None,
+        redact: tuple[str, ...] = (),
+        **config: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**config)
+        if subject is None:
+            return
+        subjects.check_template(subject)
+        fields = subjects.placeholders(subject)
+        for name in (*fields, *redact):
+            if name not in cls.model_fields:
+                raise BadDeclaration(f"message {cls.__name__}: {name!r} is not a field of it")
+        lasts = None if ttl is None else seconds(ttl)
+        if lasts is not None and lasts < 1:
+            raise BadDeclaration(f"message {cls.__name__}: ttl {ttl!r} is under one second, the least NATS keeps")
+        cls.tieline_binding = Binding(subject, subjects.as_filter(subject), fields, lasts, frozenset(redact))
+
+
+def binding_of(model: type[Message]) -> Binding:
+    """The subject, TTL and redaction of a message class. `BadDeclaration` when it has no subject."""
+    if model.tieline_binding is None:
+        name = model.__name__
+        raise BadDeclaration(f"message {name} has no subject; write class {name}(Message, subject='call.intent.…')")
+    return model.tieline_binding

@@ -1,0 +1,143 @@
+"""`Pod`: the agents, tools and streams that make one application."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, overload
+
+from tieline import subjects
+from tieline.agent import Agent, Handler
+from tieline.errors import BadDeclaration
+from tieline.messages import Message, binding_of
+from tieline.settings import Limits
+from tieline.stream import Stream, default_streams
+from tieline.tool import Effect, Tool, ToolRun, declared_name
+
+__all__ = ["Pod"]
+
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+RESERVED = ("tools", "audit")  # process names of the executor and the accountant
+
+
+class Pod:
+    """A pod under declaration. ``version`` orders deployments: an older one does not undo a newer one's topology.
+
+    ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
+    of its agents and tools.
+    """
+
+    def __init__(
+        self, name: str, *, version: str = "0", streams: tuple[Stream, ...] = (), limits: Limits | None = None
+    ) -> None:
+        if not _NAME.match(name):
+            raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
+        self.name = name
+        self.version = version
+        self.limits = limits or Limits()
+        self.agents: dict[str, Agent] = {}
+        self.tools: dict[str, Tool[..., Any]] = {}
+        self.streams: dict[str, Stream] = {stream.name: stream for stream in (*default_streams(), *streams)}
+        self._check_streams()
+
+    def __repr__(self) -> str:
+        return f"Pod({self.name!r}, {len(self.agents)} agents, {len(self.tools)} tools)"
+
+    def _check_streams(self) -> None:
+        claimed: list[tuple[str, str]] = []
+        for stream in self.streams.values():
+            for subject in stream.subjects:
+                for other, taken in claimed:
+                    if subjects.overlaps(subject, taken):
+                        raise BadDeclaration(
+                            f"streams {other} ({taken}) and {stream.name} ({subject}) overlap; one subject, one stream"
+                        )
+                claimed.append((stream.name, subject))
+
+    @overload
+    def agent[M: Message](self, handler: Handler[M], /) -> Agent: ...
+    @overload
+    def agent[M: Message](
+        self, /, *, name: str | None = None, limits: Limits | None = None
+    ) -> Callable[[Handler[M]], Agent]: ...
+    def agent(
+        self, handler: Handler[Any] | None = None, /, *, name: str | None = None, limits: Limits | None = None
+    ) -> Agent | Callable[[Handler[Any]], Agent]:
+        """Declare an agent from its (first) handler. Its name is the function's, with dashes.
+
+        `BadDeclaration` for a name taken, a handler that is not ``async def (message, call)``, or a message that no
+        stream stores.
+        """
+
+        def declare(function: Handler[Any]) -> Agent:
+            agent = Agent(declared_name(function, name, "agent"), limits or self.limits)
+            agent.also(function)
+            self._check_name(agent.name)
+            for model in agent.models:
+                self.stream_of(binding_of(model).filter)
+            self.agents[agent.name] = agent
+            return agent
+
+        return declare if handler is None else declare(handler)
+
+    @overload
+    def tool[**P, R](self, function: Callable[Concatenate[ToolRun, P], Awaitable[R]], /) -> Tool[P, R]: ...
+    @overload
+    def tool[**P, R](self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
+    @overload
+    def tool(
+        self, /, *, effect: Effect = "repeat", name: str | None = None, limits: Limits | None = None
+    ) -> "_ToolDecorator": ...
+    def tool(
+        self,
+        function: Callable[..., Awaitable[Any]] | None = None,
+        /,
+        *,
+        effect: Effect = "repeat",
+        name: str | None = None,
+        limits: Limits | None = None,
+    ) -> Any:
+        """Declare a tool from an async function with typed parameters and a typed result.
+
+        `BadDeclaration` for a name taken or a signature that cannot be validated.
+        """
+        decorator = _ToolDecorator(self, effect, name, limits)
+        return decorator if function is None else decorator(function)
+
+    def add_tool(self, tool: Tool[..., Any]) -> None:
+        """Add a tool that is made already. `BadDeclaration` for a name taken."""
+        self._check_name(f"tool-{tool.name}")
+        if tool.name in self.tools:
+            raise BadDeclaration(f"pod {self.name}: two tools are called {tool.name!r}")
+        self.tools[tool.name] = tool
+
+    def _check_name(self, name: str) -> None:
+        if name in self.agents or name in RESERVED:
+            raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; every agent has its own")
+
+    def stream_of(self, subject: str) -> Stream:
+        """The one stream that stores ``subject`` (or everything a filter matches). `BadDeclaration` where none does."""
+        for stream in self.streams.values():
+            if any(subjects.covers(stored, subject) for stored in stream.subjects):
+                return stream
+        raise BadDeclaration(
+            f"no stream of pod {self.name} stores {subject!r}; add one: Pod(…, streams=(Stream(name=…, subjects=…),))"
+        )
+
+
+class _ToolDecorator:
+    """What ``@pod.tool(effect=…)`` returns. A class, because only one can be overloaded."""
+
+    def __init__(self, pod: Pod, effect: Effect, name: str | None, limits: Limits | None) -> None:
+        self._pod = pod
+        self._effect: Effect = effect
+        self._name = name
+        self._limits = limits
+
+    @overload
+    def __call__[**P, R](self, function: Callable[Concatenate[ToolRun, P], Awaitable[R]], /) -> Tool[P, R]: ...
+    @overload
+    def __call__[**P, R](self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
+    def __call__(self, function: Callable[..., Awaitable[Any]], /) -> Any:
+        name = declared_name(function, self._name, "tool")
+        tool: Tool[..., Any] = Tool(function, name, self._effect, self._limits or self._pod.limits)
+        self._pod.add_tool(tool)
+        return tool

@@ -1,0 +1,1 @@
+"""Moves messages: pull, execute, settle. Knows outcomes and deliveries, no NATS."""

@@ -1,0 +1,56 @@
+"""`Attempt`: one run of a duty for one delivery, from opening to settlement."""
+
+from tieline import codec, subjects
+from tieline import headers as names
+from tieline.context import Conversation
+from tieline.runtime.bus import Bus
+from tieline.runtime.duty import Duty
+from tieline.runtime.history import NO_PAST, History, Past
+from tieline.runtime.steps import Steps
+from tieline.wire.delivery import Delivery
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """Everything that running and settling needs to know. One task's own.
+
+    ``past`` is what earlier attempts came to; nothing is read for it on a first delivery.
+    """
+
+    __slots__ = ("_bus", "call", "delivery", "duty", "past")
+
+    def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
+        """Cheap, and never fails: what is wrong with a payload is found by running."""
+        conversation = _conversation(delivery) or f"o-{delivery.origin}"
+        self._bus = bus
+        self.duty = duty
+        self.delivery = delivery
+        self.past = NO_PAST
+        steps = Steps(bus, duty.name, conversation, delivery)
+        self.call = Conversation(conversation, duty.name, delivery.origin, delivery.stored, steps)
+
+    @property
+    def version(self) -> str:
+        """The version of the pod whose code runs."""
+        return self._bus.pod.version
+
+    def history(self) -> History:
+        """The journal of the attempts at this message."""
+        run = self.delivery.headers.get(names.RUN, "")
+        call = self.call
+        return History(self._bus.journal, self._bus.replica, self.duty.name, call.id, call.origin, run)
+
+    def comes_after(self, past: Past) -> None:
+        """Earlier attempts came to ``past``; this one has the number after them."""
+        self.past = past
+        self.call.attempt = past.next
+
+
+def _conversation(delivery: Delivery) -> str | None:
+    token = delivery.headers.get(names.CONVERSATION)
+    if token is None:
+        return codec.conversation_in(delivery.payload)
+    name = delivery.headers.get(names.CONVERSATION_NAME)
+    # A name that does not make this token would let a sender write into another conversation's journal.
+    return name if name is not None and subjects.token(name) == token else token

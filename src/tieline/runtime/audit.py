@@ -1,0 +1,125 @@
+"""The audit: facts go to CALL_AUDIT, in order, in atomic batches, so that they do not double the server's fsyncs."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from dataclasses import fields
+
+from pydantic.alias_generators import to_camel
+
+from tieline import codec, subjects
+from tieline.errors import Unreachable
+from tieline.facts import Fact, Published, Settled, Started, Stepped
+from tieline.wire.connection import Connection, NoAnswer
+
+__all__ = ["Audit"]
+
+log = logging.getLogger("tieline.audit")
+
+_LINGER = 0.05  # seconds that facts are collected: a batch costs one fsync, however many it holds
+_BATCH = 200  # facts; the server takes up to 1,000
+_FULL = 20_000  # facts waiting; beyond it no new work is taken until the stream has caught up
+_PAUSE = 0.5
+
+
+class Audit:
+    """Writes facts behind the work. Call it with a fact; `room` slows intake rather than losing facts."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: list[Fact] = []
+        self._since: list[float] = []  # when each waiting fact was told, in step with _waiting
+        self._told = asyncio.Event()
+        self._written = asyncio.Event()
+        self._dropped = 0
+        self._closing = False
+        self._writer = asyncio.create_task(self._write_for_ever(), name="tieline-audit")
+
+    def __call__(self, fact: Fact) -> None:
+        """Remember a fact; it is on the bus a moment later."""
+        self._waiting.append(fact)
+        self._since.append(time.time())
+        self._told.set()
+
+    async def room(self) -> None:
+        """Wait while too many facts wait."""
+        while len(self._waiting) >= _FULL and not self._writer.done():
+            self._written.clear()
+            await self._written.wait()
+
+    async def close(self) -> None:
+        """Write what waits, for as long as the connection lives."""
+        self._closing = True
+        self._told.set()
+        await asyncio.wait([self._writer], timeout=5.0)
+        self._writer.cancel()
+        if self._waiting:
+            log.warning("%d facts were not written before the end", len(self._waiting))
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await self._told.wait()
+            if not self._closing:
+                await asyncio.sleep(_LINGER)
+            self._told.clear()
+            while self._waiting:
+                taken, times = self._waiting[:_BATCH], self._since[:_BATCH]
+                try:
+                    await self._store(list(zip(taken, times, strict=True)))
+                except Unreachable:
+                    return  # the process ends with it; what was acknowledged is told by the server itself
+                except NoAnswer as silence:
+                    log.info("the audit waits for its stream: %s", silence)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                del self._waiting[: len(taken)], self._since[: len(taken)]
+                self._written.set()
+            if self._closing:
+                return
+
+    async def _store(self, facts: list[tuple[Fact, float]]) -> None:
+        told = [(subjects.audit(fact.conversation), _encoded(fact, at)) for fact, at in facts]
+        refusal = await self._batch(told)
+        if refusal is not None:
+            # Work goes before facts: a full audit stream must not stop calls. Said loudly, and the sum will show it.
+            self._dropped += len(told)
+            log.error(
+                "CALL_AUDIT refuses facts (%s); %d dropped so far. tieline report shows its size",
+                refusal,
+                self._dropped,
+            )
+
+    async def _batch(self, told: list[tuple[str, bytes]]) -> str | None:
+        """Store all or none (ADR-50). The server's words where it refuses."""
+        batch = os.urandom(12).hex()
+        last = len(told)
+        for number, (subject, payload) in enumerate(told, 1):
+            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            if number == last:
+                if last == 1:
+                    headers = {}
+                else:
+                    headers["Nats-Batch-Commit"] = "1"
+            if number in (1, last):
+                reply = await self._connection.request(subject, payload, headers)
+                error = json.loads(reply.payload).get("error") if reply.payload else None
+                if error is not None:
+                    return str(error.get("description"))
+            else:
+                await self._connection.send(subject, payload, headers)
+        return None
+
+
+def _encoded(fact: Fact, at: float) -> bytes:
+    kind = type(fact)
+    told = {wire: getattr(fact, name) for name, wire in _WIRE_NAMES[kind]}
+    return codec.to_json({"fact": kind.__name__.lower(), "at": round(at, 4), **told})
+
+
+def _wire_names(kind: type[Published | Started | Settled | Stepped]) -> tuple[tuple[str, str], ...]:
+    return tuple((f.name, "callId" if f.name == "conversation" else to_camel(f.name)) for f in fields(kind))
+
+
+_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Published, Started, Settled, Stepped)}

@@ -1,0 +1,211 @@
+"""`Bus`: one process's place on the bus: publishing, listening, and what its workers share."""
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tieline import codec, subjects
+from tieline import headers as names
+from tieline.errors import BadPayload
+from tieline.facts import Fact, Observer, Published
+from tieline.messages import Message, binding_of
+from tieline.pod import Pod
+from tieline.runtime.audit import Audit
+from tieline.settings import Settings
+from tieline.wire import topology
+from tieline.wire.connection import Connection
+from tieline.wire.feed import Feed
+from tieline.wire.journal import Journal
+from tieline.wire.publisher import PubAck, Publisher
+from tieline.wire.topology import Change
+
+__all__ = ["Bus", "Outgoing", "connect", "timing"]
+
+log = logging.getLogger("tieline.bus")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message on its way: where to, what, and its headers but for the id."""
+
+    message: Message
+    conversation: str
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+
+
+class Bus:
+    """A connection to the bus of one pod. Made by `connect`; any number of tasks may use it."""
+
+    def __init__(self, pod: Pod, settings: Settings, connection: Connection) -> None:
+        self.pod = pod
+        self.settings = settings
+        self.connection = connection
+        self.replica = f"{socket.gethostname()}:{os.getpid()}"
+        self.publisher = Publisher(connection, settings.publish)
+        self.journal = Journal(connection, self.publisher)
+        self.observers: list[Observer] = []
+        self._audit = Audit(connection) if settings.audit else None
+        if self._audit is not None:
+            self.observers.append(self._audit)
+
+    async def publish(
+        self,
+        message: Message,
+        *,
+        conversation: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's word for it
+        after: float | timedelta | None = None,
+    ) -> str:
+        """Publish ``message``; returns its id once the stream has stored it.
+
+        ``conversation`` is the message's ``call_id`` unless given, ``id`` is made unless given: publish again with the
+        same one after an error, and the server drops the repeat. ``after`` (seconds, or a timedelta) delays it; the
+        server keeps it meanwhile.
+
+        Raises `NotAccepted` when the stream refused it, `Unconfirmed` when the server did not answer for
+        ``publish.patience`` seconds, `Unreachable` when the connection is closed. A cancelled publish may be stored.
+        """
+        unique = id or os.urandom(16).hex()
+        named = conversation or codec.conversation_of(message) or unique
+        wait = after.total_seconds() if isinstance(after, timedelta) else after
+        await self.store(self.outgoing(message, named, wait), unique, "", "")
+        return unique
+
+    async def plan(self, *, force: bool = False) -> list[Change]:
+        """What `apply` would do, and what it would leave; empty when the server is as the pod declares."""
+        return await topology.plan(self.connection, self.pod, force=force)
+
+    async def apply(self, *, force: bool = False) -> list[Change]:
+        """Make the pod's streams and consumers on the server as declared; returns what was done and what was left.
+
+        Idempotent; never deletes or recreates. ``force`` also overrides a newer version of the pod and lowers limits
+        that drop stored messages. Raises `NotApplied` with the server's words when it refuses.
+        """
+        return await topology.apply(self.connection, self.pod, force=force)
+
+    def feed(self, *filters: str, start: int | datetime | None = None, to_end: bool = False) -> Feed:
+        """What a stream has stored and will store on ``filters`` (all of one stream), in order, without gaps.
+
+        ``start``: a sequence, a time, or None for what comes from now on. ``to_end`` ends with the last message that
+        was there at the beginning. It acknowledges nothing and changes nothing.
+        """
+        return Feed(self.connection, self.pod.stream_of(filters[0]).name, filters, start=start, to_end=to_end)
+
+    async def messages[M: Message](
+        self, model: type[M], *, start: int | datetime | None = None, to_end: bool = False
+    ) -> AsyncIterator[M]:
+        """The messages of one class that its stream has stored and will store; like `feed`, typed.
+
+        What does not fit the class is passed over with a line in the log.
+        """
+        async for delivery in self.feed(binding_of(model).filter, start=start, to_end=to_end):
+            try:
+                yield codec.decode(model, delivery.payload)
+            except BadPayload as error:
+                log.warning("%s:%d passed over: %s", delivery.stream, delivery.seq, error)
+
+    def outgoing(self, message: Message, conversation: str, after: float | None) -> Outgoing:
+        """``message`` ready to be stored in ``conversation``. `BadDeclaration` where no stream stores its subject."""
+        binding = binding_of(type(message))
+        subject = codec.subject_of(message)
+        self.pod.stream_of(subject)
+        headers = self.about(conversation) | timing(subject, binding.ttl, after)
+        return Outgoing(message, conversation, subject, codec.encode(message), headers)
+
+    async def store(self, outgoing: Outgoing, msg_id: str, cause: str, by: str) -> PubAck:
+        """Store what is outgoing under ``msg_id``, and tell the fact. Raises like `publish`."""
+        headers = outgoing.headers | {names.MSG_ID: msg_id}
+        if cause:
+            headers[names.CAUSE] = cause
+        delayed = "Nats-Schedule" in headers
+        subject = subjects.schedule(msg_id) if delayed else outgoing.subject
+        ack = await self.publisher.publish(subject, outgoing.payload, headers)
+        self.observe(lambda: _published(outgoing, by, subject, ack, headers))
+        return ack
+
+    def about(self, conversation: str) -> dict[str, str]:
+        """The headers that say which conversation a message belongs to."""
+        token = subjects.token(conversation)
+        if token == conversation:
+            return {names.CONVERSATION: token}
+        # A header is one line of printable ASCII; other names travel in the token alone.
+        plain = conversation.isascii() and conversation.isprintable() and len(conversation) <= 256
+        return {names.CONVERSATION: token} | ({names.CONVERSATION_NAME: conversation} if plain else {})
+
+    def observe(self, fact: Callable[[], Fact]) -> None:
+        """Tell a fact to whoever listens; it is not even made where nobody does."""
+        if self.observers:
+            told = fact()
+            for observer in self.observers:
+                observer(told)
+
+    async def room(self) -> None:
+        """Wait while the audit is so far behind that taking more work would lose facts."""
+        if self._audit is not None:
+            await self._audit.room()
+
+    async def close(self) -> None:
+        """Write the last facts, then close the connection."""
+        if self._audit is not None:
+            await self._audit.close()
+        await self.journal.close()
+        await self.connection.close()
+
+
+def _published(outgoing: Outgoing, by: str, subject: str, ack: PubAck, headers: Mapping[str, str]) -> Published:
+    ttl = headers.get(names.TTL)
+    return Published(
+        conversation=outgoing.conversation,
+        by=by,
+        subject=subject,
+        stream=ack.stream,
+        seq=ack.seq,
+        msg_id=headers[names.MSG_ID],
+        cause=headers.get(names.CAUSE, ""),
+        payload=codec.redacted(outgoing.message),
+        expires=None if ttl is None else time.time() + int(ttl),
+    )
+
+
+def timing(subject: str, ttl: float | None, after: float | None) -> dict[str, str]:
+    """The headers for a message to ``subject`` that is worth ``ttl`` seconds and delayed by ``after`` seconds.
+
+    A delayed message is published to `subjects.schedule`; its TTL begins when it is due.
+    """
+    if after is not None and after > 0:
+        due = datetime.now(UTC) + timedelta(seconds=after)
+        headers = {
+            "Nats-Schedule": f"@at {due.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}",
+            "Nats-Schedule-Target": subjects.due(subject),
+        }
+        return headers if ttl is None else headers | {"Nats-Schedule-TTL": _whole_seconds(ttl)}
+    return {} if ttl is None else {names.TTL: _whole_seconds(ttl)}
+
+
+def _whole_seconds(ttl: float) -> str:
+    return str(max(1, math.ceil(ttl)))  # NATS takes whole seconds; never shorter than declared
+
+
+@asynccontextmanager
+async def connect(pod: Pod, *, settings: Settings | None = None, name: str | None = None) -> AsyncIterator[Bus]:
+    """The bus of ``pod``, closed at the end of the ``async with``.
+
+    ``settings`` are those of the environment (``TIELINE_*``) unless given; ``name`` is shown in the server's list of
+    connections. Raises `Unreachable` when no server answers. It creates no streams; `Bus.apply` does.
+    """
+    chosen = settings or Settings.from_environment()
+    connection = await Connection.open(chosen.connection, name or f"{pod.name}-client")
+    bus = Bus(pod, chosen, connection)
+    try:
+        yield bus
+    finally:
+        await asyncio.shield(bus.close())

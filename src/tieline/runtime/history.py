@@ -1,0 +1,108 @@
+"""Attempts, not deliveries: what became of each earlier run of a message, as the journal has it.
+
+The server counts deliveries, and a neighbour of a message that kills its process is delivered again too. So an attempt
+is recorded before a redelivered message runs, and how it ended after it did. First deliveries that come to `Done` write
+nothing.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tieline import subjects
+from tieline.codec import digest
+from tieline.outcomes import Cause
+from tieline.wire.journal import Journal, Record
+
+__all__ = ["NO_PAST", "History", "Past"]
+
+_PAGE = 12  # attempts looked up at once: more than the limit and its vanishings
+_SHARED_VANISHINGS = 2  # after as many, the message runs alone, and only then does dying count
+
+type Ended = Literal["raised", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier attempts came to. ``counted`` is what the limit is compared with, ``next`` the number to run as."""
+
+    counted: int
+    vanished: int
+    next: int
+    tries: tuple[Record, ...]
+
+    @property
+    def alone(self) -> bool:
+        """It vanished with its process often enough to be under suspicion."""
+        return self.vanished >= _SHARED_VANISHINGS
+
+
+NO_PAST = Past(counted=0, vanished=0, next=1, tries=())
+
+
+class History:
+    """The attempts at one message by one agent."""
+
+    def __init__(self, journal: Journal, replica: str, agent: str, conversation: str, origin: str, run: str) -> None:
+        self._journal = journal
+        self._replica = replica
+        self._agent = agent
+        self._conversation = conversation
+        self._key = digest(origin, run)
+
+    async def past(self) -> Past:
+        """What the journal has of earlier attempts, for a message that was delivered before."""
+        starts: dict[int, Record] = {}
+        ends: dict[int, Record] = {}
+        first = 1
+        while True:
+            numbers = range(first, first + _PAGE)
+            found = await self._journal.read(
+                [self._subject(n) for n in numbers] + [self._subject(n, "-end") for n in numbers]
+            )
+            starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
+            ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
+            if numbers[-1] not in starts and numbers[-1] not in ends:
+                return _judged(starts, ends)
+            first += _PAGE
+
+    async def begin(self, past: Past, delivered: int) -> Past:
+        """Record that attempt ``past.next`` starts. Should another process run as that number, take the next one."""
+        while True:
+            start = self._stamp() | {"n": past.next, "alone": past.alone, "delivered": delivered}
+            if await self._journal.write(self._subject(past.next), start):
+                return past
+            past = await self.past()
+
+    async def end(self, past: Past, how: Ended, cause: Cause | None) -> Past:
+        """Record how attempt ``past.next`` ended, and what the past looks like with it."""
+        record = self._stamp() | {"n": past.next, "end": how}
+        if cause is not None:
+            record |= {"cause": cause.kind, "reason": cause.reason, "error": cause.error}
+        if not await self._journal.write(self._subject(past.next, "-end"), record):
+            return await self.past()  # a twin of this delivery ended it first
+        counted = past.counted + (how == "raised")
+        return Past(counted, past.vanished, past.next + 1, (*past.tries, record))
+
+    def _subject(self, number: int, suffix: str = "") -> str:
+        return subjects.step(self._agent, self._conversation, "attempt", f"{self._key}-{number}{suffix}")
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"at": round(time.time(), 3), "by": self._replica}
+
+
+def _judged(starts: dict[int, Record], ends: dict[int, Record]) -> Past:
+    counted = vanished = 0
+    tries: list[Record] = []
+    last = max([*starts, *ends], default=0)
+    for number in range(1, max(last, 1) + 1):
+        start, end = starts.get(number), ends.get(number)
+        if end is not None:
+            counted += end.get("end") == "raised"
+            tries.append(end)
+            continue
+        # Only a first delivery goes unrecorded: it died, or was handed back before it ran.
+        vanished += 1
+        counted += bool(start and start.get("alone"))
+        tries.append({**(start or {"n": number}), "end": "vanished"})
+    return Past(counted, vanished, max(last, 1) + 1, tuple(tries))

@@ -1,0 +1,82 @@
+"""`Host`: the workers of one process, from start to drained."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from tieline.errors import BadDeclaration
+from tieline.pod import Pod
+from tieline.runtime.bus import Bus
+from tieline.runtime.duty import AgentDuty, Duty
+from tieline.runtime.executor import ToolDuty
+from tieline.runtime.slots import Gate
+from tieline.runtime.worker import Worker
+from tieline.wire.consumer import PullConsumer
+from tieline.wire.topology import consumers_of
+
+__all__ = ["Host", "names_of"]
+
+log = logging.getLogger("tieline.host")
+
+
+def names_of(pod: Pod) -> list[str]:
+    """What can be run of a pod: its agents, and ``tools`` for the executor of all its tools."""
+    return [*pod.agents, *(["tools"] if pod.tools else [])]
+
+
+class Host:
+    """Runs the named agents (and ``tools``) of a pod in this process.
+
+    `run` returns after `stop` once everything is drained: pulling ends at once, running handlers may finish for their
+    ``limits.drain`` seconds, the rest is handed back at once. It raises `Unreachable` when the server stays away
+    longer than the reconnect budget, `ConsumerGone` when a consumer is missing or deleted.
+    """
+
+    def __init__(self, bus: Bus, names: Iterable[str]) -> None:
+        self._bus = bus
+        self._workers = [
+            Worker(bus, duty, PullConsumer(bus.connection, stream, duty.name), gate)
+            for gate in [Gate()]
+            for duty, stream in _duties(bus, list(names))
+        ]
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Pull, execute and settle until stopped. Cancellation hands back at once what is running."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                lost = group.create_task(self._until_lost())
+                self._pumps = [group.create_task(worker.pump()) for worker in self._workers]
+                await asyncio.wait(self._pumps)
+                lost.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+
+    def stop(self) -> None:
+        """Stop taking; `run` returns when what is running has been settled or handed back."""
+        for pump in self._pumps:
+            pump.cancel()
+
+    async def _until_lost(self) -> None:
+        await asyncio.shield(self._bus.connection.lost)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One task fails and the others with it; the first is the one to tell."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
+    pod = bus.pod
+    unknown = [name for name in names if name not in names_of(pod)]
+    if unknown or not names:
+        raise BadDeclaration(
+            f"pod {pod.name} has no {', '.join(unknown) or 'names'}; it has {', '.join(names_of(pod))}"
+        )
+    wanted: dict[str, Duty] = {name: AgentDuty(pod.agents[name]) for name in names if name in pod.agents}
+    if "tools" in names:
+        wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
+    return [(wanted[c.durable], c.stream) for c in consumers_of(pod) if c.durable in wanted]

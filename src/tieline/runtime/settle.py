@@ -1,0 +1,90 @@
+"""An outcome becomes publishes and one acknowledgement, here and nowhere else."""
+
+import json
+import logging
+import time
+from typing import assert_never
+
+from tieline import headers as names
+from tieline import subjects
+from tieline.codec import digest
+from tieline.errors import NotAccepted, Unsettled
+from tieline.facts import Ending
+from tieline.outcomes import Cause, Done, Outcome, Refuse, Retry
+from tieline.runtime.attempt import Attempt
+from tieline.runtime.history import Past
+from tieline.runtime.retry import back_off
+from tieline.wire.publisher import Publisher
+
+__all__ = ["settle"]
+
+log = logging.getLogger("tieline.settle")
+
+
+async def settle(attempt: Attempt, outcome: Outcome, publisher: Publisher) -> tuple[Ending, str]:
+    """Publish what became of the message, then release it; how it ended and why.
+
+    In this order: a crash between the two repeats the publish, which the server drops by message id. The other order
+    would lose it. Raises `Unsettled` when the outcome could not be recorded: the message will be delivered again.
+    """
+    match outcome:
+        case Done():
+            await attempt.delivery.ack()
+            return "done", ""
+        case Retry(reason, after, cause):
+            return await _retry(attempt, after, cause or Cause("raised", reason), publisher)
+        case Refuse(reason, cause):
+            return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, publisher)
+        case _:
+            assert_never(outcome)
+
+
+async def _retry(attempt: Attempt, after: float | None, cause: Cause, publisher: Publisher) -> tuple[Ending, str]:
+    try:
+        past = await attempt.history().end(attempt.past, "raised", cause)
+    except NotAccepted as error:
+        raise Unsettled(
+            f"attempt {attempt.past.next} at {attempt.call.origin} could not be recorded: {error}"
+        ) from error
+    if past.counted >= attempt.duty.limits.attempts:
+        return await _dead_letter(attempt, cause, past, publisher)
+    wait = back_off(attempt.duty.limits, past.counted) if after is None else after
+    expires = attempt.delivery.expires
+    if expires is not None and time.time() + wait >= expires:
+        late = Cause("expired", f"its TTL ends before the next attempt; the last one: {cause.reason}", cause.error)
+        return await _dead_letter(attempt, late, past, publisher)
+    await attempt.delivery.nak(wait)
+    return "retry", cause.reason
+
+
+async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) -> tuple[Ending, str]:
+    delivery, call = attempt.delivery, attempt.call
+    told = {
+        "cause": cause.kind,
+        "reason": cause.reason,
+        "error": cause.error,
+        "traceback": cause.traceback,
+        "agent": attempt.duty.name,
+        "version": attempt.version,
+        "subject": delivery.subject,
+        "stream": delivery.stream,
+        "seq": delivery.seq,
+        "origin": call.origin,
+        "at": round(time.time(), 3),
+        "attempts": list(past.tries),
+    }
+    kept = names.carried(delivery.headers) | {
+        names.MSG_ID: digest("dead", attempt.duty.name, call.origin, delivery.headers.get(names.RUN, "")),
+        names.CONVERSATION: subjects.token(call.id),
+        names.ORIGIN: call.origin,
+        names.DEAD: json.dumps(told),  # ASCII, one line: a header carries it as it is
+    }
+    try:
+        await publisher.publish(subjects.dead_letter(delivery.subject), delivery.payload, kept)
+        if attempt.duty.give_up is not None:
+            await attempt.duty.give_up(delivery, cause, call.id)
+    except NotAccepted as error:
+        raise Unsettled(f"the dead letter of {call.origin} could not be stored: {error}") from error
+    log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
+    await delivery.ack_kept()
+    return "dead", f"{cause.kind}: {cause.reason}"

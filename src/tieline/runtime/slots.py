@@ -1,0 +1,78 @@
+"""`Slots`: how many deliveries a worker may hold, and who is running alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+__all__ = ["Gate", "Slots"]
+
+
+class Slots:
+    """Free places of one worker. Taken by its pump, given back by finished work; one loop, no lock."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.free = total
+        self._given = asyncio.Event()
+
+    async def available(self) -> int:
+        """The number of free slots, as soon as there is one."""
+        while not self.free:
+            self._given.clear()
+            await self._given.wait()
+        return self.free
+
+    def take(self) -> None:
+        """One delivery begins to be held."""
+        self.free -= 1
+
+    def give(self) -> None:
+        """One delivery is settled."""
+        self.free += 1
+        self._given.set()
+
+
+class Gate:
+    """Lets a message that may kill its process run while nothing else does. One for each process.
+
+    Ordinary runs enter together. A run that enters alone waits until all have left, and all others wait until it has.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._alone = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Nothing else runs inside."""
+        async with self._alone:
+            self._open.clear()
+            try:
+                while self._inside:
+                    self._changed.clear()
+                    await self._changed.wait()
+                yield
+            finally:
+                self._open.set()
+
+    @property
+    def shut(self) -> bool:
+        """Whether a run is alone inside, or waits to be."""
+        return not self._open.is_set()
+
+    async def opened(self) -> None:
+        """Wait until nothing runs alone."""
+        while self.shut:
+            await self._open.wait()
+
+    def enter(self) -> None:
+        """Run beside others; not while `shut`. Pair with `leave`."""
+        self._inside += 1
+
+    def leave(self) -> None:
+        """This run is over."""
+        self._inside -= 1
+        self._changed.set()

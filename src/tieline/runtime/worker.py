@@ -1,0 +1,161 @@
+"""The hot path: pull, execute, settle. What happens to every delivery, in the order it happens."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from tieline.errors import NotAccepted, TielineError, Unconfirmed, Unsettled
+from tieline.facts import Ending, Settled, Started
+from tieline.outcomes import Cause, Outcome, Refuse
+from tieline.runtime.attempt import Attempt
+from tieline.runtime.bus import Bus
+from tieline.runtime.duty import Duty
+from tieline.runtime.execute import execute
+from tieline.runtime.lease import Lease
+from tieline.runtime.settle import settle
+from tieline.runtime.slots import Gate, Slots
+from tieline.wire.consumer import PullConsumer
+from tieline.wire.delivery import Delivery
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("tieline.worker")
+
+_UNSETTLED_WAIT = 15.0  # seconds until a message whose outcome could not be recorded comes again
+_HAND_BACK = 3.0  # seconds that recording an interruption may take before the message is handed back anyway
+
+
+class Worker:
+    """One duty's pump and its running work. Never holds more deliveries than its slots."""
+
+    def __init__(self, bus: Bus, duty: Duty, consumer: PullConsumer, gate: Gate) -> None:
+        self._bus = bus
+        self._duty = duty
+        self._consumer = consumer
+        self._gate = gate
+        self._slots = Slots(duty.limits.concurrency)
+        self._lease = Lease(duty.limits.ack_wait)
+        self._running: set[asyncio.Task[None]] = set()
+        self._pump: asyncio.Task[Any] | None = None
+        self._failure: BaseException | None = None  # of a task that should not have failed; ends the pump
+
+    async def pump(self) -> None:
+        """Pull and start work for ever. Cancel it to stop taking: what runs may finish, the rest is handed back."""
+        self._pump = asyncio.current_task()
+        keeper = self._start(self._lease.keep())
+        try:
+            while True:
+                await self._bus.room()
+                free = await self._slots.available()
+                for delivery in await self._consumer.fetch(free):
+                    self._slots.take()
+                    self._start(self._work(delivery))
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
+        finally:
+            await self._consumer.close()
+            await self._drain(keeper)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` as a task that begins at once: a handler that never waits costs no turn of the loop."""
+        task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+        if task.done():
+            self._finished(task)
+        else:
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._failure is None and self._pump is not None:
+            self._failure = error
+            self._pump.cancel()
+
+    async def _drain(self, keeper: asyncio.Task[None]) -> None:
+        """Let what runs finish for ``limits.drain`` seconds, then interrupt it: it is handed back at once."""
+        patience = 0 if self._bus.connection.lost.done() else self._duty.limits.drain
+        try:
+            if working := self._running - {keeper}:
+                await asyncio.wait(working, timeout=patience)
+        finally:
+            for task in list(self._running):
+                task.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+
+    async def _work(self, delivery: Delivery) -> None:
+        attempt = Attempt(self._bus, self._duty, delivery)
+        self._lease.hold(delivery)
+        began = asyncio.get_running_loop().time()
+        try:
+            outcome = await (self._first(attempt) if delivery.count == 1 else self._again(attempt))
+            how, why = await settle(attempt, outcome, self._bus.publisher)
+            self._tell(attempt, how, why, began)
+        except (Unsettled, Unconfirmed) as error:
+            log.error("%s [%s] comes again: %s", self._duty.name, attempt.call.id, error)
+            await delivery.nak(_UNSETTLED_WAIT)
+        except asyncio.CancelledError:
+            await self._hand_back(attempt, began)
+            raise
+        finally:
+            self._lease.release(delivery)
+            self._slots.give()
+
+    async def _first(self, attempt: Attempt) -> Outcome:
+        """A first delivery pays for nothing but itself."""
+        if self._gate.shut:
+            await self._gate.opened()
+        self._gate.enter()
+        try:
+            return await execute(self._duty, attempt.delivery, attempt.call)
+        finally:
+            self._gate.leave()
+
+    async def _again(self, attempt: Attempt) -> Outcome:
+        """A redelivery counts what came before, and records that it starts, before it runs."""
+        history = attempt.history()
+        past = await history.past()
+        attempt.comes_after(past)
+        if past.counted >= self._duty.limits.attempts:
+            reason = f"{past.counted} attempts ended without an outcome: it ran alone, and its process died"
+            return Refuse(reason, Cause("vanished", reason))
+        try:
+            attempt.comes_after(await history.begin(past, attempt.delivery.count))
+        except NotAccepted as error:
+            raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
+        self._bus.observe(lambda: Started(**self._named(attempt)))
+        if not attempt.past.alone:
+            return await self._first(attempt)
+        async with self._gate.alone():
+            return await execute(self._duty, attempt.delivery, attempt.call)
+
+    async def _hand_back(self, attempt: Attempt, began: float) -> None:
+        """Interrupted by a drain: say so, so that it does not count, and let another process have it at once."""
+        try:
+            async with asyncio.timeout(_HAND_BACK):
+                await attempt.history().end(attempt.past, "interrupted", None)
+        except (TimeoutError, TielineError) as error:
+            log.warning("%s [%s] interrupted, not recorded: %s", self._duty.name, attempt.call.id, error)
+        await attempt.delivery.nak()
+        self._tell(attempt, "interrupted", "this process is stopping", began)
+
+    def _tell(self, attempt: Attempt, how: Ending, why: str, began: float) -> None:
+        took = asyncio.get_running_loop().time() - began
+        self._bus.observe(lambda: Settled(**self._named(attempt), outcome=how, reason=why, took=took))
+
+    def _named(self, attempt: Attempt) -> dict[str, Any]:
+        delivery, call = attempt.delivery, attempt.call
+        return {
+            "conversation": call.id,
+            "by": self._duty.name,
+            "subject": delivery.subject,
+            "stream": delivery.stream,
+            "seq": delivery.seq,
+            "origin": call.origin,
+            "attempt": call.attempt,
+        }

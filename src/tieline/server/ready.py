@@ -1,0 +1,66 @@
+"""When a started server is ready, and what it recovered."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+__all__ = ["Ports", "read_ports", "recovered_streams", "streams_on_disk"]
+
+_CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"0","name":"tieline ready"}\r\n'
+_ASK = b"SUB _INBOX.tieline.ready 1\r\nPUB $JS.API.INFO _INBOX.tieline.ready 0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the server listens on."""
+
+    client: int
+    monitor: int | None
+
+
+def read_ports(data: Path, pid: int) -> Ports | None:
+    """The ports the server with this pid has bound; None until it has bound them all.
+
+    The file is the server's own word under its own pid, so it cannot be another server that happens to answer there.
+    """
+    for path in data.glob(f"*_{pid}.ports"):
+        try:
+            bound = json.loads(path.read_text())
+        except ValueError:  # seen half written
+            return None
+        client = _port_of(bound.get("nats", []))
+        return None if client is None else Ports(client, _port_of(bound.get("monitoring", [])))
+    return None
+
+
+def _port_of(urls: list[str]) -> int | None:
+    return urlsplit(urls[0]).port if urls else None
+
+
+async def recovered_streams(host: str, port: int) -> int:
+    """How many streams JetStream has, once it answers. Raises `OSError` where the connection fails or ends.
+
+    Spoken by hand on a bare socket: one line each way does not need a client.
+    """
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(_CONNECT + _ASK)
+        while line := await reader.readline():
+            if line.startswith(b"MSG "):
+                reply = json.loads(await reader.readexactly(int(line.split()[-1])))
+                return int(reply["streams"])
+            if line.startswith(b"-ERR"):
+                raise ConnectionError(f"the server refused the connection: {line.decode(errors='replace').strip()}")
+        raise ConnectionError("the server closed the connection before JetStream answered")
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionError("the server closed the connection in the middle of an answer") from error
+    finally:
+        writer.close()
+
+
+def streams_on_disk(data: Path) -> int:
+    """How many streams the store should have: what the server finds under ``data`` when it starts."""
+    folder = data / "jetstream" / "$G" / "streams"
+    return sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0

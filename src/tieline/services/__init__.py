@@ -1,0 +1,1 @@
+"""Loops with one job each, beside the agents."""

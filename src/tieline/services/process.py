@@ -1,0 +1,180 @@
+"""One process of a pod: what `tieline up` starts, and what `tieline run` does. Needs neither typer nor rich.
+
+``python -m tieline.services.process [--server URL] POD NAME…``
+"""
+
+import argparse
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tieline.errors import BadDeclaration, BadSettings, TielineError
+from tieline.pod import Pod
+from tieline.runtime.bus import Bus, connect
+from tieline.runtime.host import Host, names_of
+from tieline.services.reference import load_pod
+from tieline.services.signals import StopSignals
+from tieline.settings import Settings
+from tieline.wire.connection import ApiError, NoAnswer
+from tieline.wire.topology import consumers_of
+
+__all__ = ["AUDIT", "READY", "run_process"]
+
+AUDIT = "audit"
+READY = b"ready\n"  # what a child writes to its --ready-fd
+
+log = logging.getLogger("tieline.process")
+
+_PR_SET_PDEATHSIG = 1
+_CONSUMER_MISSING = frozenset({10014, 10059})
+
+
+def run_process(pod: Pod, names: Sequence[str], settings: Settings, on_ready: Callable[[], None]) -> int:
+    """Run ``names`` (agents, ``tools``, ``audit``) of a pod until a stop signal; the exit code.
+
+    0 when everything was drained, 1 when a second signal cut that short. ``on_ready`` is called once all of them pull.
+    Raises `BadDeclaration` for a name the pod has not, `Unreachable` when the server stays away and `ConsumerGone` when
+    a consumer is missing.
+    """
+    unknown = [name for name in names if name != AUDIT and name not in names_of(pod)]
+    if unknown:
+        there = ", ".join([*names_of(pod), AUDIT])
+        raise BadDeclaration(f"pod {pod.name} has no {', '.join(unknown)} to run; it has {there}")
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        drained = runner.run(_until_stopped(pod, list(dict.fromkeys(names)), settings, on_ready))
+    return 0 if drained else 1
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # not made for this system
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _until_stopped(pod: Pod, names: list[str], settings: Settings, on_ready: Callable[[], None]) -> bool:
+    """False where the second signal came before everything was drained."""
+    signals = StopSignals()
+    work = asyncio.create_task(_work(pod, names, settings, on_ready, signals.asked))
+    insisted = asyncio.create_task(signals.insisted.wait())
+    await asyncio.wait((work, insisted), return_when=asyncio.FIRST_COMPLETED)
+    insisted.cancel()
+    if work.done():
+        await work
+        return True
+    work.cancel()
+    await asyncio.wait((work,))
+    log.warning("stopped at the second signal; what was running is handed back and runs again elsewhere")
+    return False
+
+
+async def _work(
+    pod: Pod, names: list[str], settings: Settings, on_ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    async with connect(pod, settings=settings, name=f"{pod.name}-{'+'.join(names)}") as bus:
+        try:
+            async with asyncio.TaskGroup() as group:
+                stops = _start(bus, names, group)
+                beside = [group.create_task(_announce(bus, names, on_ready)), group.create_task(_until_lost(bus))]
+                await asyncio.sleep(0)  # now they have begun; a stop before that would find nothing to stop
+                await stop.wait()
+                log.info("stopping: taking nothing more, finishing what runs")
+                for task in beside:
+                    task.cancel()
+                for ask in stops:
+                    ask()
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from None
+
+
+def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callable[[], None]]:
+    """Start the parts of this process in ``group``; how to ask each of them to stop."""
+    stops: list[Callable[[], None]] = []
+    hosted = [name for name in names if name != AUDIT]
+    if hosted:
+        host = Host(bus, hosted)
+        group.create_task(host.run())
+        stops.append(host.stop)
+    if AUDIT in names:
+        from tieline.services import accountant  # only where it runs: agents do without its weight
+
+        stop = asyncio.Event()
+        group.create_task(accountant.run(bus, stop))
+        stops.append(stop.set)
+    return stops
+
+
+async def _until_lost(bus: Bus) -> None:
+    await asyncio.shield(bus.connection.lost)
+
+
+async def _announce(bus: Bus, names: list[str], on_ready: Callable[[], None]) -> None:
+    """Say that this process is ready: connected, its consumers are there, and the server has its first pulls."""
+    durables = {*names, *(f"tool-{tool}" for tool in bus.pod.tools if "tools" in names)}
+    for consumer in consumers_of(bus.pod):
+        if consumer.durable not in durables:
+            continue
+        try:
+            await bus.connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
+        except ApiError as error:
+            if error.err_code in _CONSUMER_MISSING:
+                return  # the pull finds the same and ends this process with it
+            log.warning("consumer %s of %s: %s", consumer.durable, consumer.stream, error)
+        except NoAnswer:
+            log.info("consumer %s of %s: may not be asked about", consumer.durable, consumer.stream)
+    await bus.connection.flush()  # pulls went out before: when this returns, the server has read them
+    log.info("ready: %s", ", ".join(names))
+    on_ready()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _die_with(parent: int) -> None:
+    """SIGTERM when the process that started this one dies, however it dies. Linux only; elsewhere nothing."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the request stood: no signal would ever come
+        sys.exit("the process that started this one is gone")
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tieline.services.process", description=__doc__)
+    parser.add_argument("pod")
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--server", action="append", default=[])
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--parent", type=int)
+    given = parser.parse_args()
+    if given.parent is not None:
+        _die_with(given.parent)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+    def on_ready() -> None:
+        if given.ready_fd is not None:
+            os.write(given.ready_fd, READY)
+            os.close(given.ready_fd)
+
+    try:
+        settings = Settings.from_environment()
+        if given.server:
+            settings = replace(settings, connection=replace(settings.connection, servers=tuple(given.server)))
+        return run_process(load_pod(given.pod), given.names, settings, on_ready)
+    except TielineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadDeclaration | BadSettings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,23 @@
+"""What SIGTERM and SIGINT mean to a process of ours: the first asks, the second insists."""
+
+import asyncio
+import signal
+
+__all__ = ["StopSignals"]
+
+
+class StopSignals:
+    """The stop signals of this process, from now on. For the main thread, in a running event loop.
+
+    ``asked`` is set by the first signal: stop taking, finish what runs. ``insisted`` is set by the second: stop now.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(signum, self._heard)
+
+    def _heard(self) -> None:
+        (self.insisted if self.asked.is_set() else self.asked).set()

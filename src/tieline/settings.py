@@ -1,0 +1,139 @@
+"""Settings: a frozen tree, checked when made. The environment is read here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tieline.errors import BadDeclaration, BadSettings
+from tieline.messages import seconds
+
+__all__ = ["ConnectionSettings", "Limits", "PublishSettings", "Settings"]
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise BadSettings(f"{name} must be at least {least:g}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one agent may hold and how long it may take. Seconds, except where a field says otherwise."""
+
+    concurrency: int = 8  # handlers at once, in each process; deliveries held never exceed it
+    attempts: int = 5  # runs that failed, or died alone, before the message is a dead letter
+    timeout: float = 900.0  # one run of a handler; after it the run counts as failed
+    ack_wait: float = 30.0  # how soon the server delivers again when a process dies; leases renew it
+    first_retry: float = 1.0  # the wait after the first failure; each further one waits four times longer
+    longest_retry: float = 60.0
+    drain: float = 20.0  # how long running handlers may finish after SIGTERM
+
+    def __post_init__(self) -> None:
+        _at_least("limits.concurrency", self.concurrency, 1)
+        _at_least("limits.attempts", self.attempts, 1)
+        _at_least("limits.timeout", self.timeout, 0.001)
+        _at_least("limits.ack_wait", self.ack_wait, 1)
+        _at_least("limits.first_retry", self.first_retry, 0)
+        _at_least("limits.longest_retry", self.longest_retry, self.first_retry)
+        _at_least("limits.drain", self.drain, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """How a process reaches NATS. ``reconnect`` is how many seconds a lost server may stay away."""
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    credentials: Path | None = None
+    inbox_prefix: str = "_INBOX"
+    connect_timeout: float = 5.0
+    request_timeout: float = 5.0
+    reconnect: float = 120.0
+    ping_interval: float = 5.0  # two missed pings: a frozen server is noticed in 10 to 15 s, not in minutes
+
+    def __post_init__(self) -> None:
+        if not self.servers:
+            raise BadSettings("connection.servers is empty; give at least one nats:// URL")
+        for url in self.servers:
+            if "://" not in url:
+                raise BadSettings(f"connection.servers: {url!r} is not a URL; write nats://host:port")
+        for name in ("connect_timeout", "request_timeout", "reconnect", "ping_interval"):
+            _at_least(f"connection.{name}", getattr(self, name), 0.05)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSettings:
+    """How long `publish` keeps trying. ``patience`` must stay below the streams' duplicate window (10 min)."""
+
+    patience: float = 30.0
+    ack_timeout: float = 3.0  # one try; a try that timed out may still have been stored, the id absorbs it
+
+    def __post_init__(self) -> None:
+        _at_least("publish.patience", self.patience, 0.1)
+        _at_least("publish.ack_timeout", self.ack_timeout, 0.05)
+        if self.patience > 540:
+            raise BadSettings(
+                f"publish.patience must be under 540 s, the duplicate window less a minute: {self.patience}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a process may be told. Defaults are safe; `from_environment` reads ``TIELINE_*``."""
+
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    audit: bool = True  # facts go to CALL_AUDIT
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """The settings that ``TIELINE_*`` variables give, over the defaults.
+
+        ``TIELINE_SERVERS`` is comma-separated, durations read like ``"30s"``. `BadSettings` names a variable that
+        cannot be used, and one that begins with ``TIELINE_`` and is none of ours.
+        """
+        given = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith("TIELINE_")}
+        settings = cls()
+        changes: dict[str, Any] = {}
+        for group in ("connection", "publish"):
+            inner = getattr(settings, group)
+            found = {f.name: given.pop(name) for f in fields(inner) if (name := _variable(group, f.name)) in given}
+            values = {name: _parsed(group, name, text, getattr(inner, name)) for name, text in found.items()}
+            changes[group] = replace(inner, **values)
+        if "TIELINE_AUDIT" in given:
+            changes["audit"] = _truth("TIELINE_AUDIT", given.pop("TIELINE_AUDIT"))
+        if given:
+            known = ", ".join(variables())
+            raise BadSettings(f"{', '.join(sorted(given))}: no such setting; known are {known}")
+        return replace(settings, **changes)
+
+
+def variables() -> list[str]:
+    """The environment variables that `Settings.from_environment` knows, in order."""
+    defaults = Settings()
+    inner = [_variable(group, f.name) for group in ("connection", "publish") for f in fields(getattr(defaults, group))]
+    return [*inner, "TIELINE_AUDIT"]
+
+
+def _variable(group: str, name: str) -> str:
+    return f"TIELINE_{name.upper()}" if group == "connection" else f"TIELINE_{group.upper()}_{name.upper()}"
+
+
+def _parsed(group: str, name: str, text: str, default: object) -> object:
+    variable = _variable(group, name)
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, float):
+        try:
+            return seconds(text) if text[-1:].isalpha() else float(text)
+        except (BadDeclaration, ValueError):
+            raise BadSettings(f"{variable}={text!r} is not a duration; write it like 30 or '30s'") from None
+    return text if isinstance(default, str) else Path(text)
+
+
+def _truth(variable: str, text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise BadSettings(f"{variable}={text!r} is neither on nor off")

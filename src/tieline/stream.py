@@ -1,0 +1,143 @@
+"""`Stream`: one domain's messages, as data; and the streams that every pod has."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tieline import subjects
+from tieline.errors import BadDeclaration
+
+__all__ = ["Source", "Stream", "default_streams"]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_DAY = 86_400.0
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The server copies what ``stream`` stores on ``subject`` to ``to`` (NATS stream sourcing with a transform)."""
+
+    stream: str
+    subject: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One stream: file storage, limits retention, refusing rather than forgetting when full (``discard: new``).
+
+    ``max_age`` in seconds (None: for ever), ``max_bytes`` in bytes (None: no limit), ``duplicates`` is the window in
+    seconds within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once`` lets each subject be
+    written a single time and nothing be deleted. ``delays`` lets `publish` delay its
+    messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age: float | None = _DAY
+    max_bytes: int | None = 256 * _MIB
+    duplicates: float = timedelta(minutes=10).total_seconds()
+    replicas: int | None = None
+    ttls: bool = True
+    write_once: bool = False
+    schedules: bool = False
+    atomic: bool = False
+    delays: bool = True
+    sources: tuple[Source, ...] = ()
+    republish: tuple[str, str] | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise BadDeclaration(f"stream name {self.name!r}: use letters, digits, '_' and '-', at most 64")
+        if not self.subjects:
+            raise BadDeclaration(f"stream {self.name}: no subjects; name the subjects of its one domain")
+        for subject in self.subjects:
+            subjects.check_filter(subject)
+            if subject == ">":
+                raise BadDeclaration(
+                    f"stream {self.name}: '>' is one stream for everything; name one domain's subjects"
+                )
+        for name, value, least in (("max_age", self.max_age, 1), ("max_bytes", self.max_bytes, 1024)):
+            if value is not None and value < least:
+                raise BadDeclaration(f"stream {self.name}: {name} must be at least {least}, not {value!r}")
+        if self.max_age is not None and self.duplicates > self.max_age:
+            raise BadDeclaration(
+                f"stream {self.name}: the duplicate window ({self.duplicates:g} s) is longer than max_age "
+                f"({self.max_age:g} s); NATS refuses that, shorten duplicates"
+            )
+
+
+def default_streams() -> tuple[Stream, ...]:
+    """The streams of the wire contract: intents, tools, the journal, results, the audit, dead letters, time."""
+    return (
+        Stream(
+            name="CALL_INTENT",
+            subjects=("call.intent.*", "redrive.call_intent.*"),
+            description="what callers want, one subject an intent",
+        ),
+        Stream(
+            name="TOOL_CALL",
+            subjects=("tool.call.*", "redrive.tool_call.*"),
+            delays=False,
+            description="tool calls, one subject a tool",
+        ),
+        Stream(
+            name="STEP",
+            subjects=("step.*.*.*.*",),
+            max_age=15 * _DAY,  # age of dead letters + longest park + 1 day
+            max_bytes=1024 * _MIB,
+            ttls=False,
+            write_once=True,
+            republish=("step.*.*.*.*", "nudge.step.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"),
+            delays=False,
+            description="the journal: each step's result, written once",
+        ),
+        Stream(
+            name="TOOL_RESULT",
+            subjects=("tool.result.*",),
+            sources=(Source("STEP", "step.*.*.tool.*", "tool.result.{{wildcard(2)}}"),),
+            delays=False,
+            description="tool results by conversation, for any listener",
+        ),
+        Stream(
+            name="CALL_AUDIT",
+            subjects=("call.audit", "call.audit.*"),
+            max_age=7 * _DAY,
+            max_bytes=512 * _MIB,
+            ttls=False,
+            atomic=True,
+            delays=False,
+            description="facts by conversation",
+        ),
+        Stream(
+            name="DLQ",
+            subjects=("DLQ.>",),
+            max_age=7 * _DAY,
+            ttls=False,
+            delays=False,
+            description="messages that will not be delivered again, with their cause",
+        ),
+        Stream(
+            name="SCHEDULE",
+            subjects=("schedule.*", "due.>"),
+            max_age=None,
+            max_bytes=None,
+            schedules=True,
+            delays=False,
+            description="delayed messages, held by the server",
+        ),
+        Stream(
+            name="ADVISORY",
+            subjects=(
+                "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+                "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+            ),
+            max_age=7 * _DAY,
+            max_bytes=64 * _MIB,
+            ttls=False,
+            delays=False,
+            description="the server's word on messages of consumers that are not ours",
+        ),
+    )

@@ -1,0 +1,164 @@
+"""Subjects are built and parsed here and nowhere else."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+
+from tieline.errors import BadDeclaration
+
+__all__ = [
+    "as_filter",
+    "audit",
+    "check_filter",
+    "check_template",
+    "covers",
+    "dead_letter",
+    "due",
+    "fill",
+    "is_step",
+    "nudge",
+    "overlaps",
+    "placeholders",
+    "redrive",
+    "schedule",
+    "step",
+    "token",
+    "tool_call",
+    "tool_result",
+]
+
+_PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
+_PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+_LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
+_LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
+
+
+def token(identifier: str) -> str:
+    """``identifier`` as one subject token. Injective: different identifiers give different tokens.
+
+    ``[A-Za-z0-9_-]`` up to 64 characters pass as they are unless they begin with ``b_``. Others become ``b_`` and
+    base64url, or ``b_`` and a SHA-256 in hex where that would be longer than 64 characters.
+    """
+    if _PLAIN.match(identifier):
+        return identifier
+    data = identifier.encode("utf-8", "surrogatepass")
+    encoded = "b_" + base64.urlsafe_b64encode(data).decode().rstrip("=")
+    if len(encoded) <= _LONGEST:
+        return encoded
+    return "b_" + hashlib.sha256(data).hexdigest()
+
+
+def placeholders(template: str) -> tuple[str, ...]:
+    """The field names in ``call.answer.{call_id}``, in order."""
+    return tuple(_PLACEHOLDER.findall(template))
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The subject of one message: each ``{field}`` becomes the token of its value."""
+    return _PLACEHOLDER.sub(lambda match: token(values[match.group(1)]), template)
+
+
+def as_filter(template: str) -> str:
+    """The least filter that gets every message of a template: each ``{field}`` becomes ``*``."""
+    return _PLACEHOLDER.sub("*", template)
+
+
+def check_template(template: str) -> str:
+    """``template`` itself, or `BadDeclaration` when its messages could not be published."""
+    for part in template.split("."):
+        if not (_PLACEHOLDER.fullmatch(part) or _LITERAL_TOKEN.match(part)):
+            raise BadDeclaration(
+                f"subject {template!r}: the token {part!r} cannot be published to; "
+                "use letters, digits, '-' and '_', or a {field} of the message as a whole token"
+            )
+    return template
+
+
+def check_filter(subject: str) -> str:
+    """``subject`` itself, or `BadDeclaration` when it is not a NATS filter (``>`` only as the last token)."""
+    parts = subject.split(".")
+    for number, part in enumerate(parts, 1):
+        last = number == len(parts)
+        if not (_LITERAL_TOKEN.match(part) or part == "*" or (part == ">" and last)):
+            raise BadDeclaration(f"filter {subject!r}: the token {part!r} is not allowed there")
+    return subject
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """True when every subject that ``narrow`` matches is matched by ``wide``. A plain subject is its own filter."""
+    wide_parts, narrow_parts = wide.split("."), narrow.split(".")
+    for at, part in enumerate(wide_parts):
+        if part == ">":
+            return len(narrow_parts) > at
+        if at >= len(narrow_parts) or narrow_parts[at] == ">":
+            return False
+        if part not in ("*", narrow_parts[at]):
+            return False
+    return len(wide_parts) == len(narrow_parts)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """True when at least one subject is matched by both filters."""
+    ones, others = one.split("."), other.split(".")
+    for left, right in zip(ones, others, strict=False):
+        if ">" in (left, right):
+            return True
+        if "*" not in (left, right) and left != right:
+            return False
+    if len(ones) == len(others):
+        return True
+    longer = ones if len(ones) > len(others) else others
+    shorter = others if longer is ones else ones
+    return shorter[-1] == ">" and len(longer) > len(shorter)
+
+
+def dead_letter(subject: str) -> str:
+    """Where a message of ``subject`` goes when it will not be delivered again."""
+    return f"DLQ.{subject}"
+
+
+def redrive(stream: str, agent: str) -> str:
+    """Where a dead letter is sent again so that only ``agent`` sees it."""
+    return f"redrive.{stream.lower()}.{agent}"
+
+
+def step(agent: str, conversation: str, kind: str, key: str) -> str:
+    """Where one journal record lives. ``kind`` and ``key`` are tokens already."""
+    return f"step.{agent}.{token(conversation)}.{kind}.{key}"
+
+
+def is_step(subject: str) -> bool:
+    """Whether ``subject`` is one that the journal stores and a tool's result may be written to."""
+    parts = subject.split(".")
+    return len(parts) == 5 and parts[0] == "step" and all(_LITERAL_TOKEN.match(part) for part in parts)
+
+
+def nudge(subject: str) -> str:
+    """Where the server repeats what it stored at the step ``subject``, for those who wait for it now."""
+    return f"nudge.{subject}"
+
+
+def due(subject: str) -> str:
+    """Where the server puts a delayed message of ``subject`` when its time has come, for its stream to source."""
+    return f"due.{subject}"
+
+
+def schedule(msg_id: str) -> str:
+    """Where a delayed message waits."""
+    return f"schedule.{token(msg_id)}"
+
+
+def tool_call(tool: str) -> str:
+    """Where the calls of one tool are published."""
+    return f"tool.call.{tool}"
+
+
+def tool_result(conversation: str) -> str:
+    """Where any listener finds the tool results of a conversation."""
+    return f"tool.result.{token(conversation)}"
+
+
+def audit(conversation: str) -> str:
+    """Where the facts of a conversation are published."""
+    return f"call.audit.{token(conversation)}"

@@ -1,0 +1,1 @@
+"""The NATS side: the only package that imports the NATS client."""

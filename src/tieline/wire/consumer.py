@@ -1,0 +1,146 @@
+"""Pulling from one durable consumer: never more than asked for, and never in silence.
+
+The client library's own ``fetch`` and ``consume`` listen on ``_INBOX.`` whatever the connection's inbox prefix is,
+and ask for information that an agent's credentials need not allow. This loop needs MSG.NEXT, ACK and its own inbox.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections import deque
+from functools import partial
+from itertools import count
+
+from natsio import StatusCode
+
+from tieline.errors import ConsumerGone, Unreachable
+from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
+from tieline.wire.delivery import Delivery
+
+__all__ = ["PullConsumer"]
+
+log = logging.getLogger("tieline.consumer")
+
+_EXPIRES = 30.0  # seconds a pull waits at the server
+_HEARTBEAT = 2.0  # the server's sign of life on an idle pull
+_SILENCE = 2.5 * _HEARTBEAT  # after which a pull is taken for dead and asked again
+_BAD_REQUEST = 400
+_PAUSE = 0.25  # between asks while the consumer has no leader
+
+
+class PullConsumer:
+    """One process's hold on a durable consumer. `fetch` is for one task at a time."""
+
+    def __init__(self, connection: Connection, stream: str, durable: str) -> None:
+        self.stream = stream
+        self.durable = durable
+        self._connection = connection
+        self._arrived: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self._asked = 0  # deliveries the server still owes us; written by fetch and the inbox, same loop
+        self._pulls = count(1)
+        self._failure: Exception | None = None
+        self._listening: Listening | None = None
+        self._inbox = ""
+        self._unsure = False  # a pull ended for a reason that may mean the consumer is gone
+        connection.on_reconnect.append(self._forget)
+
+    async def fetch(self, most: int) -> list[Delivery]:
+        """Between one and ``most`` deliveries, as soon as there is one; at most ``most`` are ever on their way.
+
+        Raises `ConsumerGone` within seconds of the consumer's deletion and `Unreachable` when the connection is
+        closed. Cancellation leaves what had arrived for `give_back`.
+        """
+        while not self._arrived:
+            await self._ask(most)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._forget()  # not even a heartbeat: the pull died with its server
+            if self._failure is not None:
+                raise self._failure
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+
+    async def close(self) -> None:
+        """Stop pulling and hand back at once what arrived and nobody took."""
+        if self._forget in self._connection.on_reconnect:
+            self._connection.on_reconnect.remove(self._forget)
+        if self._listening is not None:
+            await self._listening.stop()
+        try:
+            while self._arrived:
+                await self._arrived.popleft().nak()
+        except Unreachable:
+            self._arrived.clear()  # the ack wait hands them back
+
+    async def _ask(self, most: int) -> None:
+        if self._listening is None:
+            self._inbox = f"{self._connection.inbox}.{os.urandom(6).hex()}"  # one agent pulls from several streams
+            self._listening = self._connection.listen(f"{self._inbox}.*", partial(self._heard, self._inbox))
+        if self._unsure:
+            await self._look()
+        missing = most - self._asked
+        # Small top-ups cost a request each; the first ones to finish wait for half of the slots to be free.
+        if missing <= 0 or (self._asked and missing < most // 2):
+            return
+        self._asked += missing
+        pull = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+        await self._connection.send(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}",
+            json.dumps(pull).encode(),
+            reply=f"{self._inbox}.{next(self._pulls)}",
+        )
+
+    async def _look(self) -> None:
+        """Find out whether the consumer still exists, where we may ask; wait a little where it has no leader."""
+        try:
+            await self._connection.api(f"CONSUMER.INFO.{self.stream}.{self.durable}")
+        except ApiError as error:
+            if error.err_code in (10014, 10059):
+                raise self._gone() from error
+            await asyncio.sleep(_PAUSE)
+        except NoAnswer:
+            await asyncio.sleep(_PAUSE)
+        self._unsure = False
+
+    def _heard(self, inbox: str, received: Received) -> None:
+        current = inbox == self._inbox
+        if received.status is None:
+            self._asked -= current
+            self._arrived.append(Delivery(received, self._connection))
+        elif current:
+            self._told(received.status.code, received.status.description, received)
+        self._wake.set()
+
+    def _told(self, code: int, description: str, received: Received) -> None:
+        if code == StatusCode.CONTROL:
+            return
+        left = headers_of(received).get("Nats-Pending-Messages", "")
+        self._asked = max(0, self._asked - int(left)) if left.isdigit() else 0
+        if code in (StatusCode.NOT_FOUND, StatusCode.TIMEOUT):
+            return  # idle for the whole pull: not an error
+        if code == StatusCode.CONFLICT and "deleted" in description.lower():
+            self._failure = self._gone()
+        elif code == _BAD_REQUEST:
+            self._failure = ConsumerGone(f"consumer {self.durable} of {self.stream} refuses pulls: {description}")
+        else:  # no responders, leadership change, server shutdown, exceeded max waiting
+            log.info("consumer %s of %s: pull ended: %s %s", self.durable, self.stream, code, description)
+            self._unsure = True
+
+    def _forget(self) -> None:
+        """No pull is outstanding any more: ask anew, on a new inbox so that late answers do not count."""
+        self._asked = 0
+        self._unsure = True
+        stale, self._listening, self._inbox = self._listening, None, ""
+        if stale is not None:
+            self._stopping = asyncio.ensure_future(stale.stop())
+        self._wake.set()
+
+    def _gone(self) -> ConsumerGone:
+        return ConsumerGone(
+            f"consumer {self.durable!r} of stream {self.stream!r} does not exist (any more). `tieline plan` shows what "
+            "is missing and `tieline apply` makes it; a new consumer starts with the oldest message still stored"
+        )

@@ -1,0 +1,90 @@
+"""`Delivery`: a message handed to us once, with the duty to settle it. The only module that acknowledges."""
+
+import json
+from collections.abc import Mapping
+
+from tieline import headers as names
+from tieline.wire.connection import Connection, NoAnswer, Received, headers_of
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """One delivery of a stored message.
+
+    ``stream`` and ``seq`` name the message, ``origin`` is who it is across redelivery and redrive, ``count`` is how
+    often the server has delivered it (1 is no proof of a first run).
+    """
+
+    __slots__ = (
+        "_connection",
+        "_reply",
+        "_stored_ns",
+        "count",
+        "headers",
+        "origin",
+        "payload",
+        "seq",
+        "stream",
+        "subject",
+    )
+
+    def __init__(self, received: Received, connection: Connection) -> None:
+        self.subject = received.subject
+        self.payload = received.payload
+        self.headers: Mapping[str, str] = headers_of(received)
+        self._connection = connection
+        self._reply = received.reply or ""
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<consumer seq>.<timestamp>.<pending>; the second form of
+        # ADR-15 has the domain and the account hash before the stream.
+        parts = self._reply.split(".")
+        at = 2 if len(parts) < 11 else 4
+        self.stream = parts[at]
+        self.count = int(parts[at + 2])
+        self.seq = int(parts[at + 3])
+        self._stored_ns = int(parts[at + 5])
+        # Who this message is across redelivery and redrive: its header, else where and when it was first stored.
+        # The time is part of it, so that a stream made anew does not find the journal of its predecessor.
+        self.origin = self.headers.get(names.ORIGIN) or f"{self.stream}-{self.seq}-{self._stored_ns // 1_000_000:x}"
+
+    @property
+    def stored(self) -> float:
+        """When the message was stored, in seconds since 1970."""
+        return self._stored_ns / 1e9
+
+    @property
+    def expires(self) -> float | None:
+        """When the server removes it for its TTL, in seconds since 1970; None where it has no TTL in whole seconds."""
+        ttl = self.headers.get(names.TTL, "")
+        return self.stored + int(ttl) if ttl.isdigit() else None
+
+    @property
+    def nth(self) -> int:
+        """Its place in the consumer's own count of deliveries: a gap is a delivery that never arrived."""
+        return int(self._reply.split(".")[-3])
+
+    @property
+    def left(self) -> int:
+        """How many messages the consumer had still to deliver after this one."""
+        return int(self._reply.split(".")[-1])
+
+    async def ack(self) -> None:
+        """Acknowledge. A crash of this process right after may lose it: the message is then delivered again."""
+        await self._connection.send(self._reply, b"+ACK")
+
+    async def ack_kept(self) -> bool:
+        """Acknowledge and wait for the server's word. False where it did not confirm: assume another delivery."""
+        try:
+            await self._connection.request(self._reply, b"+ACK")
+        except NoAnswer:
+            return False
+        return True
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Hand it back, to be delivered again after ``delay`` seconds (0: at once, to whoever pulls)."""
+        body = b"-NAK" if delay <= 0 else b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode()
+        await self._connection.send(self._reply, body)
+
+    async def extend(self) -> None:
+        """Start its ack wait again: the handler still runs."""
+        await self._connection.send(self._reply, b"+WPI")

@@ -1,0 +1,108 @@
+"""`Feed`: what a stream holds and will hold, in order and without gaps, for readers that settle nothing."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from tieline.errors import ConsumerGone, NotApplied
+from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.consumer import PullConsumer
+from tieline.wire.delivery import Delivery
+
+__all__ = ["Feed"]
+
+_BATCH = 256
+_FORGOTTEN = 60  # seconds after which the server removes a feed that nobody reads
+_PAUSE = 0.5
+_STREAM_MISSING = 10059
+
+
+class Feed:
+    """An asynchronous iterator of deliveries that need no answer. Heals itself: it continues after the last one read.
+
+    Raises `Unreachable` when the connection is closed and `NotApplied` when the stream does not exist.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        filters: Sequence[str],
+        *,
+        start: int | datetime | None = None,
+        to_end: bool = False,
+        headers_only: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._filters = list(filters)
+        self._start = start
+        self._to_end = to_end
+        self._headers_only = headers_only
+        self._last = 0  # sequence of the last message given out; 0 before the first
+        self._pending = 0  # messages still to come when the consumer was made
+
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        while True:
+            consumer = await self._made()
+            expected = 1
+            try:
+                if self._to_end and not self._pending:
+                    return
+                while True:
+                    batch = await consumer.fetch(_BATCH)
+                    for delivery in batch:
+                        if delivery.nth != expected:
+                            break  # one was lost on the way: read again from the last one
+                        expected += 1
+                        self._last = delivery.seq
+                        yield delivery
+                        if self._to_end and not delivery.left:
+                            return
+                    else:
+                        continue
+                    break
+            except ConsumerGone:
+                await asyncio.sleep(_PAUSE)  # the server restarted: it keeps no memory of feeds
+            finally:
+                await consumer.close()
+
+    async def _made(self) -> PullConsumer:
+        name = f"feed-{os.urandom(6).hex()}"
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "filter_subjects": self._filters,
+            "inactive_threshold": _FORGOTTEN * 1_000_000_000,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "headers_only": self._headers_only,
+            **self._position(),
+        }
+        while True:
+            try:
+                answer = await self._connection.api(
+                    f"CONSUMER.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": config}
+                )
+            except NoAnswer:
+                await asyncio.sleep(_PAUSE)
+                continue
+            except ApiError as error:
+                if error.err_code == _STREAM_MISSING:
+                    raise NotApplied(f"stream {self._stream} does not exist; `tieline apply` makes it") from error
+                raise NotApplied(f"stream {self._stream} cannot be read: {error}") from error
+            self._pending = int(answer.get("num_pending", 0))
+            return PullConsumer(self._connection, self._stream, name)
+
+    def _position(self) -> dict[str, Any]:
+        if self._last:
+            return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last + 1}
+        match self._start:
+            case int(seq):
+                return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, seq)}
+            case datetime() as when:
+                return {"deliver_policy": "by_start_time", "opt_start_time": when.isoformat()}
+            case None:
+                return {"deliver_policy": "new"}

@@ -1,0 +1,144 @@
+"""The journal: records on write-once subjects of the stream STEP, and the news of them.
+
+A record is written once; the server refuses a second writer (err_code 10077) and answers a retry of the same write
+with ``duplicate``. The server repeats what it stored on ``nudge.<subject>``, so a waiter learns of it without reading;
+should that core message be lost, a look about once a second for everything awaited finds it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tieline import codec, subjects
+from tieline import headers as names
+from tieline.errors import NotAccepted, Unreachable, Unsettled
+from tieline.wire.connection import Connection, Listening, NoAnswer, Received, headers_of
+from tieline.wire.publisher import Publisher
+
+__all__ = ["Journal", "Record"]
+
+log = logging.getLogger("tieline.journal")
+
+type Record = Mapping[str, Any]
+
+_STREAM = "STEP"
+_TAKEN = 10077  # maximum messages per subject exceeded: somebody wrote this record before
+_LOOK = 1.0  # seconds between looks for records whose nudge may be lost
+_BATCH = 512  # subjects in one look
+_PATIENCE = 30.0  # seconds without a leader before a read gives up
+
+
+class Journal:
+    """Reads, writes and awaits records. One for each process; any number of tasks may use it."""
+
+    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._awaited: dict[str, asyncio.Future[Record]] = {}
+        self._listening: dict[str, Listening] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def write(self, subject: str, record: Record, headers: Mapping[str, str] | None = None) -> bool:
+        """Write a record once. False where another writer was first: read theirs. Raises like `Publisher.publish`."""
+        payload = codec.to_json(record)
+        # The id is of the content: a retry of this write is the same write, another result is another writer.
+        unique = codec.digest(subject, payload.decode("utf-8", "surrogatepass"))
+        try:
+            await self._publisher.publish(subject, payload, {**(headers or {}), names.MSG_ID: unique})
+        except NotAccepted as error:
+            if error.err_code == _TAKEN:
+                return False
+            raise
+        return True
+
+    async def read(self, wanted: Iterable[str]) -> dict[str, Record]:
+        """The records that exist among ``wanted`` subjects.
+
+        Asks again while the stream has no leader; `Unsettled` when it does not answer for ``_PATIENCE`` seconds.
+        """
+        found: dict[str, Record] = {}
+        remaining = list(wanted)
+        for start in range(0, len(remaining), _BATCH):
+            for received in await self._patiently(remaining[start : start + _BATCH]):
+                found[headers_of(received).get("Nats-Subject", "")] = _record(received.payload)
+        return found
+
+    async def _patiently(self, wanted: list[str]) -> list[Received]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
+        while True:
+            try:
+                return await self._latest(wanted)
+            except NoAnswer as silence:
+                if loop.time() >= until:
+                    raise Unsettled(f"the journal (stream {_STREAM}) does not answer: {silence}") from silence
+                await asyncio.sleep(_LOOK)
+
+    async def _latest(self, wanted: list[str]) -> list[Received]:
+        if len(wanted) == 1:
+            reply = await self._connection.request(f"$JS.API.DIRECT.GET.{_STREAM}.{wanted[0]}")
+            return [] if reply.status is not None else [reply]
+        body = json.dumps({"multi_last": wanted, "batch": len(wanted)}).encode()
+        replies = await self._connection.request_all(f"$JS.API.DIRECT.GET.{_STREAM}", body)
+        return [reply for reply in replies if reply.status is None]
+
+    def expect(self, agent: str, subject: str) -> asyncio.Future[Record]:
+        """A future for ``agent``'s record at ``subject``. Ask before causing it; `forget` when no longer wanted."""
+        if agent not in self._listening:
+            self._listening[agent] = self._connection.listen(subjects.nudge(f"step.{agent}.>"), self._heard)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_lost_nudges(), name="tieline-journal")
+        future = self._awaited.get(subject)
+        if future is None:
+            future = self._awaited[subject] = asyncio.get_running_loop().create_future()
+        return future
+
+    def forget(self, subject: str) -> None:
+        """Nobody waits for this record any more."""
+        self._awaited.pop(subject, None)
+
+    async def close(self) -> None:
+        """Stop listening and looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        for listening in self._listening.values():
+            await listening.stop()
+        self._listening.clear()
+
+    def _heard(self, received: Received) -> None:
+        subject = headers_of(received).get("Nats-Subject", "")
+        self._arrived(subject, _record(received.payload))
+
+    def _arrived(self, subject: str, record: Record) -> None:
+        future = self._awaited.pop(subject, None)
+        if future is not None and not future.done():
+            future.set_result(record)
+
+    async def _look_for_lost_nudges(self) -> None:
+        while True:
+            before = set(self._awaited)
+            await asyncio.sleep(_LOOK)
+            waiting = [subject for subject in before if subject in self._awaited]
+            if not waiting:
+                continue
+            try:
+                found = await self.read(waiting)
+            except Unsettled as error:
+                log.warning("still waiting for %d results: %s", len(waiting), error)
+                continue
+            except Unreachable:
+                return  # the connection says so to whoever runs this process
+            for subject, record in found.items():
+                self._arrived(subject, record)
+
+
+def _record(payload: bytes) -> Record:
+    """A record as anyone may have written it: what is not a JSON object reads as a failed step, not as an exception."""
+    try:
+        record = json.loads(payload)
+    except (ValueError, RecursionError):
+        record = None
+    return record if isinstance(record, dict) else {"ok": False, "cause": "invalid", "reason": "not a JSON object"}

@@ -1,0 +1,102 @@
+"""Publishing: returns when a stream has stored the message, or raises. Never quietly in between."""
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import natsio
+
+from tieline import headers as names
+from tieline.errors import NotAccepted, Unconfirmed
+from tieline.settings import PublishSettings
+from tieline.wire.connection import Connection, NoAnswer
+
+__all__ = ["PubAck", "Publisher"]
+
+# Reasons that pass: too many requests; the first copy of this id is still on its way in; no leader at the moment;
+# the server is short of a resource for now.
+_PASSING = frozenset({10167, 10158, 10008, 10009, 10023, 10041})
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """Where the message was stored. ``duplicate``: it was there already, under the same id."""
+
+    stream: str
+    seq: int
+    duplicate: bool
+
+
+class Publisher:
+    """Publishes to streams over one connection."""
+
+    def __init__(self, connection: Connection, settings: PublishSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self.retries = 0  # tries beyond the first, since the start; written here only
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
+        """The server's acknowledgement. ``headers`` must carry a ``Nats-Msg-Id``.
+
+        Tries again with the same id through timeouts, missing leaders and ingest limits until ``patience`` is over,
+        then raises `NotAccepted`; at once where trying again cannot help. Raises `Unreachable` when the connection is
+        closed. A cancelled or timed-out publish may have been stored all the same: the id makes a repeat harmless.
+        """
+        if len(payload) > self._connection.max_payload:
+            raise NotAccepted(
+                f"{subject}: the payload has {len(payload):,} bytes, the server takes {self._connection.max_payload:,}",
+                subject=subject,
+            )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.patience
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                return await self._once(subject, payload, headers, min(self._settings.ack_timeout, until - loop.time()))
+            except _Passing as passing:
+                if loop.time() + wait >= until:
+                    raise self._refused(subject, passing) from passing
+            self.retries += 1
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def _once(self, subject: str, payload: bytes, headers: Mapping[str, str], wait: float) -> PubAck:
+        try:
+            reply = await self._connection.request(subject, payload, headers, max(wait, 0.01))
+        except NoAnswer as silence:
+            raise _Passing(str(silence), 0) from silence
+        except natsio.NATSError as error:
+            raise NotAccepted(f"{subject}: this message cannot be sent: {error}", subject=subject) from error
+        try:
+            answer = json.loads(reply.payload)
+        except ValueError:
+            raise NotAccepted(f"{subject}: somebody other than a stream answered", subject=subject) from None
+        refusal = answer.get("error")
+        if refusal is None:
+            return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate")))
+        err_code = int(refusal.get("err_code", 0))
+        description = str(refusal.get("description", "no reason given"))
+        if err_code in _PASSING:
+            raise _Passing(description, err_code)
+        raise NotAccepted(
+            f"{subject}: the server refused it: {description} (err_code {err_code})", subject=subject, err_code=err_code
+        )
+
+    def _refused(self, subject: str, passing: "_Passing") -> Unconfirmed:
+        return Unconfirmed(
+            f"{subject}: not acknowledged within {self._settings.patience:g} s ({passing}). It may or may not be "
+            f"stored; publishing again with the same {names.MSG_ID} is safe. Does a stream store this subject, and has "
+            "it a leader? (tieline plan, tieline report)",
+            subject=subject,
+            err_code=passing.err_code,
+        )
+
+
+class _Passing(Exception):
+    def __init__(self, reason: str, err_code: int) -> None:
+        super().__init__(reason)
+        self.err_code = err_code

@@ -1,0 +1,23 @@
+"""What all tests share. The server fixtures come from the library's own pytest plugin."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+import pytest
+
+
+@cache
+def _why_not_as_root() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root"
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "--net", "true"], capture_output=True, check=False).returncode:
+        return "needs Linux network namespaces"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and (reason := _why_not_as_root()):
+        pytest.skip(reason)
