@@ -17,6 +17,7 @@ __all__ = [
     "due",
     "fill",
     "is_step",
+    "named_by",
     "nudge",
     "overlaps",
     "placeholders",
@@ -29,24 +30,40 @@ __all__ = [
 ]
 
 _PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
+_HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
 
 
 def token(identifier: str) -> str:
-    """``identifier`` as one subject token. Injective: different identifiers give different tokens.
+    """``identifier`` as one subject token. Different identifiers give different tokens.
 
     ``[A-Za-z0-9_-]`` up to 64 characters pass as they are unless they begin with ``b_``. Others become ``b_`` and
-    base64url, or ``b_`` and a SHA-256 in hex where that would be longer than 64 characters.
+    base64url, or ``b_`` and a SHA-256 in hex where that would be longer than 64 characters. A SHA-256 token stays
+    itself: who knows only the token means the same conversation as who knows the name.
     """
-    if _PLAIN.match(identifier):
+    if _PLAIN.match(identifier) or _HASHED.match(identifier):
         return identifier
     data = identifier.encode("utf-8", "surrogatepass")
     encoded = "b_" + base64.urlsafe_b64encode(data).decode().rstrip("=")
     if len(encoded) <= _LONGEST:
         return encoded
     return "b_" + hashlib.sha256(data).hexdigest()
+
+
+def named_by(text: str) -> str | None:
+    """The identifier that a token stands for, as far as the token tells; None for what is no token at all."""
+    if _PLAIN.match(text) or _HASHED.match(text):
+        return text
+    if not text.startswith("b_"):
+        return None
+    try:
+        encoded = text[2:]
+        name = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8", "surrogatepass")
+    except ValueError:
+        return None
+    return name if token(name) == text else None
 
 
 def placeholders(template: str) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """`Attempt`: one run of a duty for one delivery, from opening to settlement."""
 
+from urllib.parse import unquote
+
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.context import Conversation
-from tieline.runtime.bus import Bus
+from tieline.runtime.bus import LONGEST_NAME, Bus
 from tieline.runtime.duty import Duty
 from tieline.runtime.history import NO_PAST, History, Past
 from tieline.runtime.steps import Steps
@@ -23,6 +25,8 @@ class Attempt:
     def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
         """Cheap, and never fails: what is wrong with a payload is found by running."""
         conversation = _conversation(delivery) or f"o-{delivery.origin}"
+        if len(conversation) > LONGEST_NAME:
+            conversation = subjects.token(conversation)
         self._bus = bus
         self.duty = duty
         self.delivery = delivery
@@ -48,9 +52,11 @@ class Attempt:
 
 
 def _conversation(delivery: Delivery) -> str | None:
-    token = delivery.headers.get(names.CONVERSATION)
-    if token is None:
+    given = delivery.headers.get(names.CONVERSATION)
+    if given is None:
         return codec.conversation_in(delivery.payload)
-    name = delivery.headers.get(names.CONVERSATION_NAME)
-    # A name that does not make this token would let a sender write into another conversation's journal.
-    return name if name is not None and subjects.token(name) == token else token
+    name = unquote(delivery.headers.get(names.CONVERSATION_NAME, ""), errors="surrogatepass")
+    # A name that does not make the token beside it would let a sender into another conversation's journal.
+    if name and subjects.token(name) == given:
+        return name
+    return subjects.named_by(given) or given

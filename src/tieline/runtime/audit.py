@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from tieline import codec, subjects
 from tieline.errors import Unreachable
 from tieline.facts import Fact, Published, Settled, Started, Stepped
-from tieline.wire.connection import Connection, NoAnswer
+from tieline.wire.connection import ApiError, Connection, NoAnswer
 
 __all__ = ["Audit"]
 
@@ -22,6 +22,8 @@ _LINGER = 0.05  # seconds that facts are collected: a batch costs one fsync, how
 _BATCH = 200  # facts; the server takes up to 1,000
 _FULL = 20_000  # facts waiting; beyond it no new work is taken until the stream has caught up
 _PAUSE = 0.5
+_TRIES = 10
+_FULL_STREAM = frozenset({10077, 10047})  # refused until somebody makes room: waiting would stall the work
 
 
 class Audit:
@@ -82,6 +84,13 @@ class Audit:
     async def _store(self, facts: list[tuple[Fact, float]]) -> None:
         told = [(subjects.audit(fact.conversation), _encoded(fact, at)) for fact, at in facts]
         refusal = await self._batch(told)
+        for _ in range(_TRIES):
+            if refusal is None:
+                return
+            if refusal.err_code in _FULL_STREAM:
+                break
+            await asyncio.sleep(_PAUSE)  # a batch lost with a connection or a leader: the same facts, a new batch
+            refusal = await self._batch(told)
         if refusal is not None:
             # Work goes before facts: a full audit stream must not stop calls. Said loudly, and the sum will show it.
             self._dropped += len(told)
@@ -91,7 +100,7 @@ class Audit:
                 self._dropped,
             )
 
-    async def _batch(self, told: list[tuple[str, bytes]]) -> str | None:
+    async def _batch(self, told: list[tuple[str, bytes]]) -> ApiError | None:
         """Store all or none (ADR-50). The server's words where it refuses."""
         batch = os.urandom(12).hex()
         last = len(told)
@@ -106,7 +115,7 @@ class Audit:
                 reply = await self._connection.request(subject, payload, headers)
                 error = json.loads(reply.payload).get("error") if reply.payload else None
                 if error is not None:
-                    return str(error.get("description"))
+                    return ApiError(error)
             else:
                 await self._connection.send(subject, payload, headers)
         return None

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from tieline import codec, subjects
 from tieline import headers as names
@@ -26,7 +27,9 @@ from tieline.wire.journal import Journal
 from tieline.wire.publisher import PubAck, Publisher
 from tieline.wire.topology import Change
 
-__all__ = ["Bus", "Outgoing", "connect", "timing"]
+__all__ = ["LONGEST_NAME", "Bus", "Outgoing", "connect", "timing"]
+
+LONGEST_NAME = 1024  # characters of a conversation id; it travels in a header
 
 log = logging.getLogger("tieline.bus")
 
@@ -135,11 +138,13 @@ class Bus:
     def about(self, conversation: str) -> dict[str, str]:
         """The headers that say which conversation a message belongs to."""
         token = subjects.token(conversation)
-        if token == conversation:
+        if subjects.named_by(token) == conversation:
             return {names.CONVERSATION: token}
-        # A header is one line of printable ASCII; other names travel in the token alone.
-        plain = conversation.isascii() and conversation.isprintable() and len(conversation) <= 256
-        return {names.CONVERSATION: token} | ({names.CONVERSATION_NAME: conversation} if plain else {})
+        if len(conversation) > LONGEST_NAME:
+            raise BadPayload(
+                f"conversation id of {len(conversation):,} characters; at most {LONGEST_NAME:,} are carried"
+            )
+        return {names.CONVERSATION: token, names.CONVERSATION_NAME: quote(conversation, errors="surrogatepass")}
 
     def observe(self, fact: Callable[[], Fact]) -> None:
         """Tell a fact to whoever listens; it is not even made where nobody does."""

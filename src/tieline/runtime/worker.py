@@ -56,8 +56,12 @@ class Worker:
                 raise
             raise self._failure from None
         finally:
-            await self._consumer.close()
-            await self._drain(keeper)
+            # Beside the drain: a second cancellation must find the drain, which hands back, and not this.
+            closing = asyncio.ensure_future(self._consumer.close())
+            try:
+                await self._drain(keeper)
+            finally:
+                await closing
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that begins at once: a handler that never waits costs no turn of the loop."""

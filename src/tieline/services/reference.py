@@ -20,7 +20,8 @@ def load_pod(reference: str) -> Pod:
     The current directory is importable from then on. `BadDeclaration` says what was looked for and what would work.
     """
     name, colon, attribute = reference.partition(":")
-    if not all(part.isidentifier() for part in name.split(".")) or (colon and not attribute.isidentifier()):
+    named = all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py")
+    if not named or (colon and not attribute.isidentifier()):
         raise BadDeclaration(f"pod reference {reference!r}: {_hint(name)}")
     module = _imported(name)
     attribute = attribute or _ATTRIBUTE

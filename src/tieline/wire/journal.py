@@ -48,7 +48,8 @@ class Journal:
         try:
             await self._publisher.publish(subject, payload, {**(headers or {}), names.MSG_ID: unique})
         except NotAccepted as error:
-            if error.err_code == _TAKEN:
+            # The server says 10077 also when the whole stream is full: only a record that is there is another writer's.
+            if error.err_code == _TAKEN and ("per subject" in str(error) or subject in await self.read([subject])):
                 return False
             raise
         return True
