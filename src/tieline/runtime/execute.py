@@ -21,9 +21,12 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
         answer = await work(call)
     except (Unreachable, Unconfirmed, Unsettled):
         raise  # the bus failed, not the message: it comes again and this run does not count
-    except asyncio.CancelledError:
-        if not limit.was_reached():
+    except asyncio.CancelledError as error:
+        if limit.others_cancelled():
             raise
+        if not limit.reached:  # nobody wants this run to end: something the handler awaited was cancelled
+            cause = Cause.of(error)
+            return Retry(cause.reason, cause=cause)
         reason = f"the handler ran longer than its timeout of {duty.limits.timeout:g} s"
         return Retry(reason, cause=Cause("timeout", reason, "TimeoutError"))
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; all of it is an answer
@@ -43,22 +46,25 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
 class _Limit:
     """`asyncio.timeout` at a third of its cost: every message pays for one."""
 
-    __slots__ = ("_before", "_reached", "_task", "_timer")
+    __slots__ = ("_before", "_task", "_timer", "reached")
 
     def __init__(self, seconds: float) -> None:
         self._task = asyncio.current_task()
         self._before = self._task.cancelling() if self._task is not None else 0
-        self._reached = False
+        self.reached = False
         self._timer = asyncio.get_running_loop().call_later(seconds, self._reach)
 
     def _reach(self) -> None:
-        self._reached = True
+        self.reached = True
         if self._task is not None:
             self._task.cancel()
 
-    def was_reached(self) -> bool:
-        """True when the cancellation just caught is this limit's and nobody else's as well."""
-        return self._reached and self._task is not None and self._task.uncancel() <= self._before
+    def others_cancelled(self) -> bool:
+        """True when somebody else than this limit cancelled the task. Ask once, with the cancellation caught."""
+        if self._task is None:
+            return True
+        left = self._task.uncancel() if self.reached else self._task.cancelling()
+        return left > self._before
 
     def over(self) -> None:
         self._timer.cancel()

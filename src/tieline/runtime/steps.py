@@ -72,7 +72,7 @@ class Steps:
                     return record
             return await answer
         finally:
-            journal.forget(subject)
+            journal.forget(subject, answer)
 
     async def _recorded(self, subject: str) -> Record | None:
         return (await self._bus.journal.read([subject])).get(subject)

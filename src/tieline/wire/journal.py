@@ -36,7 +36,7 @@ class Journal:
     def __init__(self, connection: Connection, publisher: Publisher) -> None:
         self._connection = connection
         self._publisher = publisher
-        self._awaited: dict[str, asyncio.Future[Record]] = {}
+        self._awaited: dict[str, list[asyncio.Future[Record]]] = {}
         self._listening: dict[str, Listening] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -91,14 +91,17 @@ class Journal:
             self._listening[agent] = self._connection.listen(subjects.nudge(f"step.{agent}.>"), self._heard)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_for_lost_nudges(), name="tieline-journal")
-        future = self._awaited.get(subject)
-        if future is None:
-            future = self._awaited[subject] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(subject, []).append(future)  # two runs of one message may wait for the same record
         return future
 
-    def forget(self, subject: str) -> None:
-        """Nobody waits for this record any more."""
-        self._awaited.pop(subject, None)
+    def forget(self, subject: str, future: asyncio.Future[Record]) -> None:
+        """This waiter does not wait any more."""
+        waiting = self._awaited.get(subject, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._awaited.pop(subject, None)
 
     async def close(self) -> None:
         """Stop listening and looking."""
@@ -114,9 +117,9 @@ class Journal:
         self._arrived(subject, _record(received.payload))
 
     def _arrived(self, subject: str, record: Record) -> None:
-        future = self._awaited.pop(subject, None)
-        if future is not None and not future.done():
-            future.set_result(record)
+        for future in self._awaited.pop(subject, []):
+            if not future.done():
+                future.set_result(record)
 
     async def _look_for_lost_nudges(self) -> None:
         while True:
