@@ -24,6 +24,7 @@ __all__ = [
     "redrive",
     "schedule",
     "step",
+    "steps_of",
     "token",
     "tool_call",
     "tool_result",
@@ -143,6 +144,11 @@ def redrive(stream: str, agent: str) -> str:
 def step(agent: str, conversation: str, kind: str, key: str) -> str:
     """Where one journal record lives. ``kind`` and ``key`` are tokens already."""
     return f"step.{agent}.{token(conversation)}.{kind}.{key}"
+
+
+def steps_of(agent: str) -> str:
+    """The filter of everything in one agent's journal."""
+    return f"step.{agent}.>"
 
 
 def is_step(subject: str) -> bool:

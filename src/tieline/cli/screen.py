@@ -65,7 +65,7 @@ class ForPeople:
         self._say(f"ready: {len(running.processes)} processes. Ctrl-C drains and stops", "bold green")
 
     def happened(self, event: Event) -> None:
-        prefix = Text(f"{event.name:<{self._width}} │ ", style=self._styles.get(event.name, ""))
+        prefix = Text.assemble((f"{event.name:<{self._width}} │ ", self._styles.get(event.name, "")))
         match event:
             case Logged(text=text):
                 self._out.print(prefix + Text(text), soft_wrap=True)

@@ -16,6 +16,7 @@ from tieline.cli.options import JsonOption, ServerOption, connected
 from tieline.cli.printing import line, print_json
 from tieline.errors import BadDeclaration, BadSettings, NotApplied
 from tieline.messages import seconds
+from tieline.services.process import first_of
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
@@ -89,7 +90,7 @@ async def _tail(
             async with asyncio.TaskGroup() as group:
                 await _show(connection, feeds, group, count, as_json)
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise first_of(failed) from None
 
 
 async def _streams(connection: Connection, filters: list[str]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
 from tieline.errors import BadSettings, ServerFailed
 from tieline.pod import Pod
 from tieline.server import EmbeddedServer, ServerConfig
+from tieline.services.process import first_of
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.services.supervisor import Event, Supervisor, processes_of
@@ -103,9 +104,7 @@ async def _supervised(supervisor: Supervisor, signals: StopSignals, screen: Scre
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = first_of(group)
         why = str(error)
         raise error from None
     finally:

@@ -55,8 +55,10 @@ def _conversation(delivery: Delivery) -> str | None:
     given = delivery.headers.get(names.CONVERSATION)
     if given is None:
         return codec.conversation_in(delivery.payload)
-    name = unquote(delivery.headers.get(names.CONVERSATION_NAME, ""), errors="surrogatepass")
-    # A name that does not make the token beside it would let a sender into another conversation's journal.
-    if name and subjects.token(name) == given:
-        return name
+    encoded = delivery.headers.get(names.CONVERSATION_NAME)
+    if encoded:
+        name = unquote(encoded, errors="surrogatepass")
+        # A name that does not make the token beside it would let a sender into another conversation's journal.
+        if name and subjects.token(name) == given:
+            return name
     return subjects.named_by(given) or given

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tieline import codec, subjects
 from tieline import headers as names
-from tieline.errors import BadPayload
+from tieline.errors import BadDeclaration, BadPayload
 from tieline.facts import Fact, Observer, Published
 from tieline.messages import Message, binding_of
 from tieline.pod import Pod
@@ -117,10 +117,12 @@ class Bus:
                 log.warning("%s:%d passed over: %s", delivery.stream, delivery.seq, error)
 
     def outgoing(self, message: Message, conversation: str, after: float | None) -> Outgoing:
-        """``message`` ready to be stored in ``conversation``. `BadDeclaration` where no stream stores its subject."""
+        """``message`` ready to be stored in ``conversation``. `BadDeclaration` where no stream stores or delays it."""
         binding = binding_of(type(message))
         subject = codec.subject_of(message)
-        self.pod.stream_of(subject)
+        stream = self.pod.stream_of(subject)
+        if after is not None and not stream.delays:
+            raise BadDeclaration(f"stream {stream.name} delays nothing ({subject}); declare it with delays=True")
         headers = self.about(conversation) | timing(subject, binding.ttl, after)
         return Outgoing(message, conversation, subject, codec.encode(message), headers)
 

@@ -1,13 +1,17 @@
 """One delivery in, one outcome out. Knows no NATS."""
 
 import asyncio
+import math
+from dataclasses import replace
 
 from tieline.context import Conversation
-from tieline.errors import BadPayload, Unconfirmed, Unreachable, Unsettled
+from tieline.errors import BadPayload, ToolFailed, Unconfirmed, Unreachable, Unsettled
 from tieline.outcomes import Cause, Done, Outcome, Refuse, Retry
 from tieline.runtime.duty import Duty, Incoming
 
 __all__ = ["execute"]
+
+_LONGEST_REASON = 2_000  # characters: a reason travels in records, headers and facts, and errors may quote anything
 
 
 async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome:
@@ -15,7 +19,8 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
     try:
         work = duty.open(incoming)
     except BadPayload as error:
-        return Refuse(str(error), Cause("invalid", str(error), "BadPayload"))
+        cause = _told(Cause("invalid", str(error), "BadPayload"))
+        return Refuse(cause.reason, cause)
     limit = _Limit(duty.limits.timeout)
     try:
         answer = await work(call)
@@ -25,34 +30,66 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
         if limit.others_cancelled():
             raise
         if not limit.reached:  # nobody wants this run to end: something the handler awaited was cancelled
-            cause = Cause.of(error)
-            return Retry(cause.reason, cause=cause)
+            return _raised(error)
         reason = f"the handler ran longer than its timeout of {duty.limits.timeout:g} s"
         return Retry(reason, cause=Cause("timeout", reason, "TimeoutError"))
+    except ToolFailed as error:  # recorded: another run would get the same
+        cause = _told(Cause.of(error, "refused"))
+        return Refuse(cause.reason, cause)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; all of it is an answer
-        cause = Cause.of(error)
-        return Retry(cause.reason, cause=cause)
+        return _raised(error)
     finally:
         limit.over()
+    return _answered(answer)
+
+
+def _answered(answer: object) -> Outcome:
     match answer:
-        case None:
+        case None | Done():
             return Done()
-        case Done() | Retry() | Refuse():
-            return answer
-    reason = f"the handler returned {type(answer).__name__}; it returns None, Done, Retry or Refuse"
+        case Retry(reason=str() as reason, after=None, cause=cause):
+            return Retry(reason, None, _told(cause or Cause("raised", reason)))
+        case Retry(reason=str() as reason, after=int() | float() as after, cause=cause) if math.isfinite(after):
+            return Retry(reason, after, _told(cause or Cause("raised", reason)))
+        case Refuse(reason=str() as reason, cause=cause):
+            return Refuse(reason, _told(cause or Cause("refused", reason)))
+    said = f"{answer!r:.200}" if isinstance(answer, Retry | Refuse) else type(answer).__name__
+    reason = f"the handler returned {said}; it returns None, Done, Retry or Refuse, with a text and seconds"
     return Refuse(reason, Cause("refused", reason))
 
 
-class _Limit:
-    """`asyncio.timeout` at a third of its cost: every message pays for one."""
+def _raised(error: BaseException) -> Retry:
+    try:
+        cause = _told(Cause.of(error))
+    except Exception:  # noqa: BLE001 - even the words of an error may raise
+        name = type(error).__qualname__
+        cause = Cause("raised", f"{name}, which cannot be put into words", name)
+    return Retry(cause.reason, cause=cause)
 
-    __slots__ = ("_before", "_task", "_timer", "reached")
+
+def _told(cause: Cause) -> Cause:
+    """The cause in words that every record can hold."""
+    reason = cause.reason[:_LONGEST_REASON].encode(errors="replace").decode()
+    return cause if reason == cause.reason else replace(cause, reason=reason)
+
+
+class _Limit:
+    """`asyncio.timeout` at a fraction of its cost: every message pays for one.
+
+    The timer is made at the event loop's next turn: a handler that never waits needs none, and could not be stopped.
+    """
+
+    __slots__ = ("_before", "_seconds", "_task", "_timer", "reached")
 
     def __init__(self, seconds: float) -> None:
         self._task = asyncio.current_task()
         self._before = self._task.cancelling() if self._task is not None else 0
         self.reached = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._reach)
+        self._seconds = seconds
+        self._timer = asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._reach)
 
     def _reach(self) -> None:
         self.reached = True

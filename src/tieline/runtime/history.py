@@ -68,8 +68,9 @@ class History:
 
     async def begin(self, past: Past, delivered: int) -> Past:
         """Record that attempt ``past.next`` starts. Should another process run as that number, take the next one."""
+        alone = past.alone  # how it runs now, whatever another process adds to its past meanwhile
         while True:
-            start = self._stamp() | {"n": past.next, "alone": past.alone, "delivered": delivered}
+            start = self._stamp() | {"n": past.next, "alone": alone, "delivered": delivered}
             if await self._journal.write(self._subject(past.next), start):
                 return past
             past = await self.past()

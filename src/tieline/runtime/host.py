@@ -34,12 +34,19 @@ class Host:
 
     def __init__(self, bus: Bus, names: Iterable[str]) -> None:
         self._bus = bus
+        # Tools have a gate of their own: a handler that runs alone waits for the tools it calls.
+        handlers, tools = Gate(), Gate()
         self._workers = [
-            Worker(bus, duty, PullConsumer(bus.connection, stream, duty.name), gate)
-            for gate in [Gate()]
+            Worker(
+                bus,
+                duty,
+                PullConsumer(bus.connection, stream, duty.name),
+                tools if isinstance(duty, ToolDuty) else handlers,
+            )
             for duty, stream in _duties(bus, list(names))
         ]
         self._pumps: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     async def run(self) -> None:
         """Pull, execute and settle until stopped. Cancellation hands back at once what is running."""
@@ -47,13 +54,23 @@ class Host:
             async with asyncio.TaskGroup() as group:
                 lost = group.create_task(self._until_lost())
                 self._pumps = [group.create_task(worker.pump()) for worker in self._workers]
-                await asyncio.wait(self._pumps)
+                await asyncio.sleep(0)  # a pump that is cancelled before it began would hand nothing back
+                if self._stopped:
+                    self.stop()
+                try:
+                    await asyncio.wait(self._pumps)
+                except asyncio.CancelledError:
+                    if not any(task.done() for task in (lost, *self._pumps)):  # cancelled, not failed
+                        for worker in self._workers:
+                            worker.hurry()
+                    raise
                 lost.cancel()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
     def stop(self) -> None:
         """Stop taking; `run` returns when what is running has been settled or handed back."""
+        self._stopped = True
         for pump in self._pumps:
             pump.cancel()
 

@@ -59,6 +59,21 @@ async def _retry(attempt: Attempt, after: float | None, cause: Cause, publisher:
 
 async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) -> tuple[Ending, str]:
     delivery, call = attempt.delivery, attempt.call
+    payload, headers = _letter(attempt, cause, past, publisher)
+    try:
+        await publisher.publish(subjects.dead_letter(delivery.subject), payload, headers)
+        if attempt.duty.give_up is not None:
+            await attempt.duty.give_up(delivery, cause, call.id)
+    except NotAccepted as error:
+        raise Unsettled(f"the dead letter of {call.origin} could not be stored: {error}") from error
+    log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
+    await delivery.ack_kept()
+    return "dead", f"{cause.kind}: {cause.reason}"
+
+
+def _letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) -> tuple[bytes, dict[str, str]]:
+    """The payload and headers of a dead letter. It can always be stored: one that cannot would come for ever."""
+    delivery, call = attempt.delivery, attempt.call
     told = {
         "cause": cause.kind,
         "reason": cause.reason,
@@ -73,18 +88,19 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, publisher: Pu
         "at": round(time.time(), 3),
         "attempts": list(past.tries),
     }
-    kept = names.carried(delivery.headers) | {
+    own = {
         names.MSG_ID: digest("dead", attempt.duty.name, call.origin, delivery.headers.get(names.RUN, "")),
         names.CONVERSATION: subjects.token(call.id),
-        names.ORIGIN: call.origin,
+        names.ORIGIN: _one_line(call.origin),
         names.DEAD: json.dumps(told),  # ASCII, one line: a header carries it as it is
     }
-    try:
-        await publisher.publish(subjects.dead_letter(delivery.subject), delivery.payload, kept)
-        if attempt.duty.give_up is not None:
-            await attempt.duty.give_up(delivery, cause, call.id)
-    except NotAccepted as error:
-        raise Unsettled(f"the dead letter of {call.origin} could not be stored: {error}") from error
-    log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
-    await delivery.ack_kept()
-    return "dead", f"{cause.kind}: {cause.reason}"
+    others = {name: _one_line(value) for name, value in names.carried(delivery.headers).items()}
+    if publisher.fits(delivery.payload, others | own):
+        return delivery.payload, others | own
+    told["payload"] = f"not carried, too large beside its cause: message {delivery.seq} of {delivery.stream}"
+    return b"", own | {names.DEAD: json.dumps(told)}
+
+
+def _one_line(value: str) -> str:
+    """A header's value as it can be sent again: other clients do send line breaks in one."""
+    return value.replace("\r", " ").replace("\n", " ")

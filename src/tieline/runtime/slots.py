@@ -68,6 +68,16 @@ class Gate:
         while self.shut:
             await self._open.wait()
 
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Beside others, as soon as nothing runs alone."""
+        await self.opened()
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
     def enter(self) -> None:
         """Run beside others; not while `shut`. Pair with `leave`."""
         self._inside += 1

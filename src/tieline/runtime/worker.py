@@ -12,6 +12,7 @@ from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
 from tieline.runtime.duty import Duty
 from tieline.runtime.execute import execute
+from tieline.runtime.history import Past
 from tieline.runtime.lease import Lease
 from tieline.runtime.settle import settle
 from tieline.runtime.slots import Gate, Slots
@@ -38,6 +39,7 @@ class Worker:
         self._lease = Lease(duty.limits.ack_wait)
         self._running: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[Any] | None = None
+        self._hurry = False
         self._failure: BaseException | None = None  # of a task that should not have failed; ends the pump
 
     async def pump(self) -> None:
@@ -63,6 +65,10 @@ class Worker:
             finally:
                 await closing
 
+    def hurry(self) -> None:
+        """Let the drain hand back at once what runs."""
+        self._hurry = True
+
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that begins at once: a handler that never waits costs no turn of the loop."""
         task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
@@ -82,7 +88,7 @@ class Worker:
 
     async def _drain(self, keeper: asyncio.Task[None]) -> None:
         """Let what runs finish for ``limits.drain`` seconds, then interrupt it: it is handed back at once."""
-        patience = 0 if self._bus.connection.lost.done() else self._duty.limits.drain
+        patience = 0 if self._hurry or self._bus.connection.lost.done() else self._duty.limits.drain
         try:
             if working := self._running - {keeper}:
                 await asyncio.wait(working, timeout=patience)
@@ -102,9 +108,9 @@ class Worker:
             self._tell(attempt, how, why, began)
         except (Unsettled, Unconfirmed) as error:
             log.error("%s [%s] comes again: %s", self._duty.name, attempt.call.id, error)
-            await delivery.nak(_UNSETTLED_WAIT)
+            await self._hand_back(attempt, began, str(error), _UNSETTLED_WAIT)
         except asyncio.CancelledError:
-            await self._hand_back(attempt, began)
+            await self._hand_back(attempt, began, "this process is stopping", 0.0)
             raise
         finally:
             self._lease.release(delivery)
@@ -121,32 +127,33 @@ class Worker:
             self._gate.leave()
 
     async def _again(self, attempt: Attempt) -> Outcome:
-        """A redelivery counts what came before, and records that it starts, before it runs."""
+        """A redelivery counts what came before, and records that it starts, before it runs.
+
+        In this order: the gate, then the record. One that only waits to run alone has not begun, and must not be
+        counted when the one that is alone inside ends the process.
+        """
         history = attempt.history()
         past = await history.past()
         attempt.comes_after(past)
         if past.counted >= self._duty.limits.attempts:
-            reason = f"{past.counted} attempts ended without an outcome: it ran alone, and its process died"
-            return Refuse(reason, Cause("vanished", reason))
-        try:
-            attempt.comes_after(await history.begin(past, attempt.delivery.count))
-        except NotAccepted as error:
-            raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
-        self._bus.observe(lambda: Started(**self._named(attempt)))
-        if not attempt.past.alone:
-            return await self._first(attempt)
-        async with self._gate.alone():
+            return _worn_out(past)
+        async with self._gate.alone() if past.alone else self._gate.beside():
+            try:
+                attempt.comes_after(await history.begin(past, attempt.delivery.count))
+            except NotAccepted as error:
+                raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
+            self._bus.observe(lambda: Started(**self._named(attempt)))
             return await execute(self._duty, attempt.delivery, attempt.call)
 
-    async def _hand_back(self, attempt: Attempt, began: float) -> None:
-        """Interrupted by a drain: say so, so that it does not count, and let another process have it at once."""
+    async def _hand_back(self, attempt: Attempt, began: float, why: str, wait: float) -> None:
+        """Not the message's fault: say so, so that it does not count, and let another process have it."""
         try:
             async with asyncio.timeout(_HAND_BACK):
                 await attempt.history().end(attempt.past, "interrupted", None)
         except (TimeoutError, TielineError) as error:
             log.warning("%s [%s] interrupted, not recorded: %s", self._duty.name, attempt.call.id, error)
-        await attempt.delivery.nak()
-        self._tell(attempt, "interrupted", "this process is stopping", began)
+        await attempt.delivery.nak(wait)
+        self._tell(attempt, "interrupted", why, began)
 
     def _tell(self, attempt: Attempt, how: Ending, why: str, began: float) -> None:
         took = asyncio.get_running_loop().time() - began
@@ -163,3 +170,13 @@ class Worker:
             "origin": call.origin,
             "attempt": call.attempt,
         }
+
+
+def _worn_out(past: Past) -> Refuse:
+    """All attempts are used up, and the process that saw the last of them end did not live to say so."""
+    last = past.tries[-1] if past.tries else {}
+    if last.get("end") == "raised":
+        reason = str(last.get("reason", "no reason recorded"))
+        return Refuse(reason, Cause("raised", reason, str(last.get("error", ""))))
+    reason = f"{past.counted} attempts ended without an outcome: it ran alone, and its process died"
+    return Refuse(reason, Cause("vanished", reason))

@@ -23,7 +23,7 @@ from tieline.settings import Settings
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.topology import consumers_of
 
-__all__ = ["AUDIT", "READY", "run_process"]
+__all__ = ["AUDIT", "READY", "first_of", "run_process"]
 
 AUDIT = "audit"
 READY = b"ready\n"  # what a child writes to its --ready-fd
@@ -90,7 +90,7 @@ async def _work(
                 for ask in stops:
                     ask()
         except BaseExceptionGroup as failed:
-            raise _first(failed) from None
+            raise first_of(failed) from None
 
 
 def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callable[[], None]]:
@@ -133,7 +133,8 @@ async def _announce(bus: Bus, names: list[str], on_ready: Callable[[], None]) ->
     on_ready()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One task fails and the others with it: the first error is the one to tell."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

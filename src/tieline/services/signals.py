@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT mean to a process of ours: the first asks, the second insists."""
+"""What SIGTERM, SIGINT and SIGHUP mean to a process of ours: the first asks, the second insists."""
 
 import asyncio
 import signal
@@ -17,7 +17,8 @@ class StopSignals:
         self.insisted = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(signum, self._heard)
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup wants it ignored
+                loop.add_signal_handler(signum, self._heard)
 
     def _heard(self) -> None:
         (self.insisted if self.asked.is_set() else self.asked).set()

@@ -167,8 +167,14 @@ class Connection:
             raise NoAnswer(f"the server did not confirm what was sent: {error}") from error
 
     def listen(self, subject: str, heard: Callable[[Received], None]) -> Listening:
-        """Call ``heard`` for each message on ``subject`` from now on, in order. Survives reconnects."""
-        return Listening(self._client.subscribe(subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1))
+        """Call ``heard`` for each message on ``subject`` from now on, in order. Survives reconnects.
+
+        `Unreachable` when closed.
+        """
+        try:
+            return Listening(self._client.subscribe(subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1))
+        except natsio.ConnectionClosedError as error:
+            raise self._gone(error) from error
 
     async def close(self) -> None:
         """Send what is buffered and close. Safe to call twice."""

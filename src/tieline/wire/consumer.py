@@ -9,8 +9,10 @@ import json
 import logging
 import os
 from collections import deque
+from collections.abc import Coroutine
 from functools import partial
 from itertools import count
+from typing import Any
 
 from natsio import StatusCode
 
@@ -44,48 +46,60 @@ class PullConsumer:
         self._listening: Listening | None = None
         self._inbox = ""
         self._unsure = False  # a pull ended for a reason that may mean the consumer is gone
+        self._stale: list[Listening] = []  # inboxes of forgotten pulls, until none of those can bring anything
+        self._beside: set[asyncio.Task[None]] = set()
         connection.on_reconnect.append(self._forget)
 
     async def fetch(self, most: int) -> list[Delivery]:
         """Between one and ``most`` deliveries, as soon as there is one; at most ``most`` are ever on their way.
 
+        No more than half of ``most`` at once (but one): the other half is on its way while the caller works on these.
         Raises `ConsumerGone` within seconds of the consumer's deletion and `Unreachable` when the connection is
-        closed. Cancellation leaves what had arrived for `give_back`.
+        closed. Cancellation leaves what had arrived for `close` to hand back.
         """
+        if self._arrived:
+            if await self._ask(most):
+                await asyncio.sleep(0)  # the pull goes out before the work on these, which may not wait once
+        else:
+            await self._wait_for_one(most)
+        return [self._arrived.popleft() for _ in range(min((most + 1) // 2, len(self._arrived)))]
+
+    async def _wait_for_one(self, most: int) -> None:
         while not self._arrived:
+            if self._failure is not None:
+                raise self._failure
+            self._wake.clear()  # first: what is heard while we ask ends the wait below
+            if self._unsure:
+                await self._look()
             await self._ask(most)
-            self._wake.clear()
             try:
                 async with asyncio.timeout(_SILENCE):
                     await self._wake.wait()
             except TimeoutError:
                 self._forget()  # not even a heartbeat: the pull died with its server
-            if self._failure is not None:
-                raise self._failure
-        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
     async def close(self) -> None:
         """Stop pulling and hand back at once what arrived and nobody took."""
         if self._forget in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self._forget)
-        if self._listening is not None:
-            await self._listening.stop()
-        try:
-            while self._arrived:
-                await self._arrived.popleft().nak()
-        except Unreachable:
-            self._arrived.clear()  # the ack wait hands them back
+        for listening in (*self._stale, *([self._listening] if self._listening is not None else [])):
+            await listening.stop()
+        self._stale.clear()
+        while self._arrived:
+            await self._hand_back(self._arrived.popleft())
 
-    async def _ask(self, most: int) -> None:
+    async def _ask(self, most: int) -> bool:
+        """Pull what may be on its way and is not; False where that is nothing, or too little to be worth a request."""
         if self._listening is None:
             self._inbox = f"{self._connection.inbox}.{os.urandom(6).hex()}"  # one agent pulls from several streams
             self._listening = self._connection.listen(f"{self._inbox}.*", partial(self._heard, self._inbox))
-        if self._unsure:
-            await self._look()
-        missing = most - self._asked
+        held = self._asked + len(self._arrived)
+        missing = most - held
+        if not self._connection.connected:
+            return False  # it would be sent on reconnect, and forgotten then
         # Small top-ups cost a request each; the first ones to finish wait for half of the slots to be free.
-        if missing <= 0 or (self._asked and missing < most // 2):
-            return
+        if missing <= 0 or (held and missing < most // 2):
+            return False
         self._asked += missing
         pull = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
         await self._connection.send(
@@ -93,6 +107,7 @@ class PullConsumer:
             json.dumps(pull).encode(),
             reply=f"{self._inbox}.{next(self._pulls)}",
         )
+        return True
 
     async def _look(self) -> None:
         """Find out whether the consumer still exists, where we may ask; wait a little where it has no leader."""
@@ -109,8 +124,13 @@ class PullConsumer:
     def _heard(self, inbox: str, received: Received) -> None:
         current = inbox == self._inbox
         if received.status is None:
-            self._asked -= current
-            self._arrived.append(Delivery(received, self._connection))
+            delivery = Delivery(received, self._connection)
+            if current:
+                self._asked -= 1
+                self._arrived.append(delivery)
+            else:
+                # There may be no slot for it: another pull was sent in place of the forgotten one.
+                self._do_beside(self._hand_back(delivery))
         elif current:
             self._told(received.status.code, received.status.description, received)
         self._wake.set()
@@ -136,8 +156,27 @@ class PullConsumer:
         self._unsure = True
         stale, self._listening, self._inbox = self._listening, None, ""
         if stale is not None:
-            self._stopping = asyncio.ensure_future(stale.stop())
+            # A pull that was on its way when the connection broke is answered after all. Who stopped listening would
+            # lose what it brings for a whole ack wait.
+            self._stale.append(stale)
+            asyncio.get_running_loop().call_later(_EXPIRES, self._retire, stale)
         self._wake.set()
+
+    def _retire(self, stale: Listening) -> None:
+        if stale in self._stale:
+            self._stale.remove(stale)
+            self._do_beside(stale.stop())
+
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _hand_back(self, delivery: Delivery) -> None:
+        try:
+            await delivery.nak()
+        except Unreachable:
+            return  # the ack wait hands it back
 
     def _gone(self) -> ConsumerGone:
         return ConsumerGone(

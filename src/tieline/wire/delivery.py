@@ -8,6 +8,8 @@ from tieline.wire.connection import Connection, NoAnswer, Received, headers_of
 
 __all__ = ["Delivery"]
 
+_FOREVER = 1e9  # seconds; the server counts nanoseconds in 63 bits
+
 
 class Delivery:
     """One delivery of a stored message.
@@ -82,7 +84,7 @@ class Delivery:
 
     async def nak(self, delay: float = 0.0) -> None:
         """Hand it back, to be delivered again after ``delay`` seconds (0: at once, to whoever pulls)."""
-        body = b"-NAK" if delay <= 0 else b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode()
+        body = b"-NAK" if delay <= 0 else b"-NAK " + json.dumps({"delay": int(min(delay, _FOREVER) * 1e9)}).encode()
         await self._connection.send(self._reply, body)
 
     async def extend(self) -> None:

@@ -41,7 +41,7 @@ class Feed:
         self._start = start
         self._to_end = to_end
         self._headers_only = headers_only
-        self._last = 0  # sequence of the last message given out; 0 before the first
+        self._last: int | None = None  # sequence of the last message given out, or before the first that may be
         self._pending = 0  # messages still to come when the consumer was made
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
@@ -94,10 +94,12 @@ class Feed:
                     raise NotApplied(f"stream {self._stream} does not exist; `tieline apply` makes it") from error
                 raise NotApplied(f"stream {self._stream} cannot be read: {error}") from error
             self._pending = int(answer.get("num_pending", 0))
+            # Where it begins, should the server die before the first message: "from now on" is from now, not from then.
+            self._last = max(self._last or 0, int(answer["delivered"]["stream_seq"]))
             return PullConsumer(self._connection, self._stream, name)
 
     def _position(self) -> dict[str, Any]:
-        if self._last:
+        if self._last is not None:
             return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last + 1}
         match self._start:
             case int(seq):

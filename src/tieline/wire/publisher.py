@@ -39,6 +39,11 @@ class Publisher:
         self._settings = settings
         self.retries = 0  # tries beyond the first, since the start; written here only
 
+    def fits(self, payload: bytes, headers: Mapping[str, str]) -> bool:
+        """Whether the server takes a message of this size. One that is larger would cost us the connection."""
+        block = 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+        return len(payload) + block <= self._connection.max_payload
+
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
         """The server's acknowledgement. ``headers`` must carry a ``Nats-Msg-Id``.
 
@@ -46,9 +51,10 @@ class Publisher:
         then raises `NotAccepted`; at once where trying again cannot help. Raises `Unreachable` when the connection is
         closed. A cancelled or timed-out publish may have been stored all the same: the id makes a repeat harmless.
         """
-        if len(payload) > self._connection.max_payload:
+        if not self.fits(payload, headers):
             raise NotAccepted(
-                f"{subject}: the payload has {len(payload):,} bytes, the server takes {self._connection.max_payload:,}",
+                f"{subject}: the payload has {len(payload):,} bytes; with its headers that is more than the "
+                f"{self._connection.max_payload:,} the server takes",
                 subject=subject,
             )
         loop = asyncio.get_running_loop()
@@ -73,12 +79,12 @@ class Publisher:
             raise NotAccepted(f"{subject}: this message cannot be sent: {error}", subject=subject) from error
         try:
             answer = json.loads(reply.payload)
-        except ValueError:
+            refusal = answer.get("error")
+            if refusal is None:
+                return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate")))
+            err_code = int(refusal.get("err_code", 0))
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise NotAccepted(f"{subject}: somebody other than a stream answered", subject=subject) from None
-        refusal = answer.get("error")
-        if refusal is None:
-            return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate")))
-        err_code = int(refusal.get("err_code", 0))
         description = str(refusal.get("description", "no reason given"))
         if err_code in _PASSING:
             raise _Passing(description, err_code)

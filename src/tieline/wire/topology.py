@@ -26,7 +26,7 @@ _NANO = 1_000_000_000
 _STREAM_MISSING, _STREAM_EXISTS, _CONSUMER_MISSING, _CONSUMER_EXISTS = 10059, 10058, 10014, 10148
 _FIXED = frozenset({"storage", "retention", "max_consumers", "ack_policy", "deliver_policy"})  # set at creation only
 _ONE_WAY = frozenset({"allow_msg_ttl", "allow_msg_schedules", "deny_delete", "deny_purge"})  # on, never off
-_SHRINKING = frozenset({"max_age", "max_bytes"})  # lowering one deletes what no longer fits
+_SHRINKING = frozenset({"max_age", "max_bytes", "max_msgs_per_subject"})  # lowering one deletes what no longer fits
 
 
 @dataclass(frozen=True, slots=True)

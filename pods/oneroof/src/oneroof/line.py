@@ -40,12 +40,16 @@ class Call:
         self.transcript.append(Line(who="caller", text=text))
         said = CallerSaid(call_id=self.id, turn=self._turn, began=self.began, transcript=self.transcript)
         await self._bus.publish(said, id=f"{self.id}-{self._turn}")
-        awaited = 1
-        while awaited:
+        promised: int | None = None  # answers still to come; known with the office's own reply, which may come second
+        answered = 0
+        while promised is None or answered < promised:
             line = await self._spoken.get()
             self.transcript.append(Line(who="office", text=line.text, offers=list(line.offers)))
-            awaited += line.awaits - 1
             self.hung_up = self.hung_up or line.hang_up
+            if line.turn == self._turn and line.answers is None:
+                promised = line.awaits
+            elif line.turn == self._turn:
+                answered += 1
             yield line
 
 

@@ -12,7 +12,7 @@ import typer
 from oneroof.demo import Show, demo
 from oneroof.opening import Place
 from oneroof.terminal import converse
-from tieline import TielineError
+from tieline import BadDeclaration, BadSettings, TielineError
 from tieline.cli.up import up as tieline_up
 
 __all__ = ["main"]
@@ -22,7 +22,9 @@ _PORT = 4222
 
 _Port = Annotated[int | None, typer.Option(help="Port of the server; 0 for a free one.")]
 _MonitorPort = Annotated[int | None, typer.Option(help="Port of the server's monitoring pages; 0 for a free one.")]
-_Data = Annotated[Path | None, typer.Option(help="Folder for what the server and the office keep.")]
+_Data = Annotated[
+    Path | None, typer.Option(help="Folder for what the server and the office keep.", show_default=".tieline")
+]
 _Server = Annotated[str | None, typer.Option(metavar="URL", help="A NATS server that runs elsewhere.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for scripts.")]
 
@@ -63,7 +65,8 @@ def up(
 ) -> int:
     """Open the office and keep it open until Ctrl-C. The same as `tieline up oneroof`."""
     os.environ["ONEROOF_DATA"] = str((data or _BOOKS) / "books")
-    return tieline_up("oneroof", port, monitor_port, data, [server] if server else None, json)
+    store = None if server else data  # with a server elsewhere the folder is for the books alone
+    return tieline_up("oneroof", port, monitor_port, store, [server] if server else None, json)
 
 
 @app.command()
@@ -84,6 +87,6 @@ def main() -> int:
         return int(getattr(error, "exit_code", 2))
     except TielineError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadSettings | BadDeclaration) else 1
     except KeyboardInterrupt:
         return 130

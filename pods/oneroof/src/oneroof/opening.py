@@ -45,7 +45,7 @@ async def opened(place: Place) -> AsyncIterator[Office]:
     async with AsyncExitStack() as stack:
         url, monitor_url = place.server, None
         if url is None:
-            config = ServerConfig(data=place.data / "nats", port=place.port, monitor_port=place.monitor_port)
+            config = ServerConfig(data=place.data, port=place.port, monitor_port=place.monitor_port)
             server = await stack.enter_async_context(EmbeddedServer(config))
             url, monitor_url = server.url, server.monitor_url
         settings = Settings.from_environment()

@@ -12,8 +12,8 @@ __all__ = ["calendar", "crm", "folder", "homes"]
 
 
 def folder() -> Path:
-    """``ONEROOF_DATA``, or ``.tieline/oneroof`` below the current folder; made if missing."""
-    path = Path(os.environ.get("ONEROOF_DATA", ".tieline/oneroof"))
+    """``ONEROOF_DATA``, or ``.tieline/books`` below the current folder; made if missing."""
+    path = Path(os.environ.get("ONEROOF_DATA", ".tieline/books"))
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from oneroof.declared import pod
 from oneroof.line import Call, Exchange
 from oneroof.opening import Place, opened
-from tieline import Bus, Settings, Unreachable, connect
+from tieline import Bus, NotApplied, Settings, Unreachable, connect
 
 __all__ = ["converse"]
 
@@ -65,6 +65,8 @@ async def _office(server: str | None, usual: str, data: Path) -> AsyncIterator[B
     settings = replace(settings, connection=replace(settings.connection, servers=(server or usual,)))
     with suppress(Unreachable):
         async with connect(pod, settings=settings, name="oneroof-call") as bus:
+            if any(change.action == "create" for change in await bus.plan()):
+                raise NotApplied(f"the server at {server or usual} has no office; open one: oneroof up --server …")
             yield bus
             return
     if server is not None:

@@ -1,6 +1,7 @@
 """Says what a home is worth, and by which sales."""
 
 from oneroof import tools
+from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
 from oneroof.messages import Answer, HomeResearch
 from oneroof.speech import dollars, listed
@@ -12,13 +13,15 @@ __all__ = ["comp_pull"]
 @pod.agent(name="comp-pull")
 async def comp_pull(intent: HomeResearch, call: Conversation) -> None:
     """Pull comparable sales and give a price with its range."""
+    say, offers = await or_sorry(_valued(intent, call))
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="research", say=say, offers=offers))
+
+
+async def _valued(intent: HomeResearch, call: Conversation) -> Said:
     worth = await call.tool(tools.comps, home=intent.home)
     if worth is None:
-        say = f"I cannot put a price on {intent.home}: I don't know that number, or too few sales resemble it."
-    else:
-        say = _said(intent.home, worth)
-    offers = (intent.home,) if worth is not None else ()
-    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="research", say=say, offers=offers))
+        return f"I cannot put a price on {intent.home}: I don't know that number, or too few sales resemble it.", ()
+    return _said(intent.home, worth), (intent.home,)
 
 
 def _said(home: str, worth: tools.Comps) -> str:

@@ -1,6 +1,7 @@
 """Finds homes on offer."""
 
 from oneroof import tools
+from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
 from oneroof.messages import Answer, HomeSearch
 from oneroof.speech import dollars, home_in_words, listed
@@ -12,6 +13,11 @@ __all__ = ["listing_search"]
 @pod.agent(name="listing-search")
 async def listing_search(intent: HomeSearch, call: Conversation) -> None:
     """Search, and say the first three by their numbers."""
+    say, offers = await or_sorry(_found(intent, call))
+    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="search", say=say, offers=offers))
+
+
+async def _found(intent: HomeSearch, call: Conversation) -> Said:
     page = await call.tool(
         tools.web,
         place=intent.place,
@@ -22,15 +28,7 @@ async def listing_search(intent: HomeSearch, call: Conversation) -> None:
         min_sqft=intent.min_sqft,
         waterfront=intent.waterfront,
     )
-    await call.publish(
-        Answer(
-            call_id=intent.call_id,
-            turn=intent.turn,
-            intent="search",
-            say=_said(intent, page),
-            offers=tuple(home.number for home in page.homes),
-        )
-    )
+    return _said(intent, page), tuple(home.number for home in page.homes)
 
 
 def _said(intent: HomeSearch, page: tools.SearchPage) -> str:

@@ -1,6 +1,7 @@
 """Tells about one home."""
 
 from oneroof import tools
+from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
 from oneroof.messages import Answer, HomeLookup
 from oneroof.speech import dollars, home_in_words
@@ -12,10 +13,13 @@ __all__ = ["mls_lookup"]
 @pod.agent(name="mls-lookup")
 async def mls_lookup(intent: HomeLookup, call: Conversation) -> None:
     """Look it up by number. The records hold no street addresses, and the caller is told so."""
-    home = await call.tool(tools.mls, home=intent.home)
-    offers = (home.number,) if home is not None else ()
-    say = _said(home) if home is not None else _unknown(intent.home)
+    say, offers = await or_sorry(_looked_up(intent, call))
     await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="lookup", say=say, offers=offers))
+
+
+async def _looked_up(intent: HomeLookup, call: Conversation) -> Said:
+    home = await call.tool(tools.mls, home=intent.home)
+    return (_unknown(intent.home), ()) if home is None else (_said(home), (home.number,))
 
 
 def _said(home: tools.HomeCard) -> str:

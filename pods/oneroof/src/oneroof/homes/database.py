@@ -14,6 +14,7 @@ import math
 import os
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -145,11 +146,12 @@ def _columns(line: list[str]) -> tuple[object, ...]:
 class Homes:
     """The database, open for reading. Every answer is a value; the file never changes under it.
 
-    May be used from several threads, one query at a time. Close it, or use it in a ``with`` block.
+    Several threads may use it; their queries take turns. Close it, or use it in a ``with`` block.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._turn = threading.Lock()  # sqlite3 mixes up the rows of queries that run at once on one connection
         ((day,),) = self.rows("SELECT day FROM market")
         self.market_date = date.fromordinal(day)
         self.price_index = PriceIndex(
@@ -158,7 +160,8 @@ class Homes:
 
     def rows(self, query: str, values: Sequence[object] | dict[str, object] = ()) -> list[sqlite3.Row]:
         """What a SELECT answers."""
-        return self._connection.execute(query, values).fetchall()
+        with self._turn:
+            return self._connection.execute(query, values).fetchall()
 
     def close(self) -> None:
         self._connection.close()

@@ -1,0 +1,39 @@
+"""Every snippet of the README and the documentation does what its page says. How they are run: `snippets`."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from snippets import ROOT, Page, pages, snippets
+
+_WITH_SNIPPETS = [page for page in pages() if snippets(page)]
+
+
+@pytest.fixture
+def page_run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A page's folder, environment and, once it asks, its server."""
+    folder = tmp_path / "page"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("TIELINE_SERVERS", "")
+    monkeypatch.delenv("TIELINE_SERVERS")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TIELINE_", "PYTEST_"))}
+    env |= {"PYTHONPATH": str(folder), "COLUMNS": "160", "NO_COLOR": "1"}
+    run = Page(folder, lambda: str(request.getfixturevalue("nats_url")), env)
+    before = set(sys.modules)
+    try:
+        yield run
+    finally:
+        run.close()
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", _WITH_SNIPPETS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_snippets(page: Path, page_run: Page) -> None:
+    for snippet in snippets(page):
+        page_run.run(snippet)

@@ -1,0 +1,57 @@
+"""What the journal's records of a message's attempts come to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tieline.runtime.history import NO_PAST, Past, _judged
+
+ALONE = {"alone": True}
+SHARED = {"alone": False}
+RAISED = {"end": "raised", "cause": "raised"}
+INTERRUPTED = {"end": "interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "counted", "vanished", "following"),
+    [
+        # A redelivery without a trace: the first run died, or was handed back before it ran.
+        ({}, {}, 0, 1, 2),
+        ({}, {1: RAISED}, 1, 0, 2),
+        ({}, {1: INTERRUPTED}, 0, 0, 2),
+        ({2: SHARED}, {1: RAISED}, 1, 1, 3),
+        ({2: SHARED}, {}, 0, 2, 3),
+        ({2: SHARED}, {2: RAISED}, 1, 1, 3),
+        ({2: SHARED, 3: ALONE}, {}, 1, 2 + 1, 4),
+        ({2: SHARED, 3: ALONE, 4: ALONE}, {}, 2, 4, 5),
+        ({2: SHARED, 3: ALONE, 4: ALONE}, {3: RAISED}, 2, 3, 5),
+        ({2: SHARED, 3: ALONE}, {3: INTERRUPTED}, 0, 2, 4),
+        (dict.fromkeys(range(2, 6), SHARED), dict.fromkeys(range(1, 6), RAISED), 5, 0, 6),
+        # A start that is missing in the middle (a stale read) is somebody who died.
+        ({3: SHARED}, {1: RAISED}, 1, 2, 4),
+    ],
+)
+def test_attempts_are_counted_and_vanishings_only_alone(
+    starts: Mapping[int, Any], ends: Mapping[int, Any], counted: int, vanished: int, following: int
+) -> None:
+    past = _judged(dict(starts), dict(ends))
+    assert (past.counted, past.vanished, past.next) == (counted, vanished, following)
+    assert len(past.tries) == following - 1
+
+
+def test_under_suspicion_after_two_vanishings() -> None:
+    assert not NO_PAST.alone
+    assert not Past(0, 1, 2, ()).alone
+    assert Past(0, 2, 3, ()).alone
+
+
+def test_the_tries_tell_how_each_ended() -> None:
+    past = _judged({2: {"by": "host:1", "alone": False}, 3: {"by": "host:2", "alone": True}}, {1: RAISED})
+    assert [record["end"] for record in past.tries] == ["raised", "vanished", "vanished"]
+    assert [record.get("by") for record in past.tries] == [None, "host:1", "host:2"]
+
+
+@pytest.mark.parametrize("junk", [{"end": 7}, {}, {"ok": False, "cause": "invalid"}])
+def test_records_that_somebody_else_wrote_do_no_harm(junk: dict[str, Any]) -> None:
+    assert _judged({2: junk}, {1: junk}).next == 3

@@ -1,0 +1,112 @@
+"""Settings: a frozen tree that refuses nonsense with the name of what is wrong."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tieline.errors import BadSettings
+from tieline.settings import ConnectionSettings, Limits, PublishSettings, Settings, variables
+
+
+def test_defaults_are_what_an_empty_environment_gives() -> None:
+    assert Settings.from_environment({}) == Settings()
+    assert Settings.from_environment({"PATH": "/bin", "TIELIN": "x"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "group", "name", "value"),
+    [
+        ("TIELINE_SERVERS", "nats://a:1, nats://b:2,", "connection", "servers", ("nats://a:1", "nats://b:2")),
+        ("TIELINE_CREDENTIALS", "/run/a.creds", "connection", "credentials", Path("/run/a.creds")),
+        ("TIELINE_INBOX_PREFIX", "_INBOX_a1", "connection", "inbox_prefix", "_INBOX_a1"),
+        ("TIELINE_CONNECT_TIMEOUT", "2s", "connection", "connect_timeout", 2.0),
+        ("TIELINE_REQUEST_TIMEOUT", "250ms", "connection", "request_timeout", 0.25),
+        ("TIELINE_RECONNECT", "5m", "connection", "reconnect", 300.0),
+        ("TIELINE_PING_INTERVAL", "7.5", "connection", "ping_interval", 7.5),
+        ("TIELINE_PUBLISH_PATIENCE", "60", "publish", "patience", 60.0),
+        ("TIELINE_PUBLISH_ACK_TIMEOUT", "1s", "publish", "ack_timeout", 1.0),
+    ],
+)
+def test_each_variable(variable: str, text: str, group: str, name: str, value: object) -> None:
+    settings = Settings.from_environment({variable: text})
+    assert getattr(getattr(settings, group), name) == value
+    defaults = Settings()
+    changed = dataclasses.replace(getattr(defaults, group), **{name: value})
+    assert settings == dataclasses.replace(defaults, **{group: changed})
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("1", True), ("TRUE", True), ("no", False), ("off", False)])
+def test_the_audit_is_on_or_off(text: str, value: bool) -> None:
+    assert Settings.from_environment({"TIELINE_AUDIT": text}).audit is value
+
+
+def test_every_variable_is_told() -> None:
+    assert len(variables()) == 10
+    assert "TIELINE_SERVERS" in variables()
+    assert "TIELINE_PUBLISH_PATIENCE" in variables()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 minutes", "nan", "inf", "1,5", "0x10s"])
+@pytest.mark.parametrize("variable", ["TIELINE_RECONNECT", "TIELINE_PUBLISH_PATIENCE"])
+def test_what_is_no_duration_names_the_variable_and_the_value(variable: str, text: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        Settings.from_environment({variable: text})
+    assert variable in str(refused.value)
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("TIELINE_RECONNECT", "-5", "reconnect must be at least"),
+        ("TIELINE_PING_INTERVAL", "0", "ping_interval must be at least"),
+        ("TIELINE_PUBLISH_PATIENCE", "10m", "under 540"),
+        ("TIELINE_SERVERS", " , ", "servers is empty"),
+        ("TIELINE_SERVERS", "localhost:4222", "'localhost:4222' is not a URL"),
+        ("TIELINE_AUDIT", "maybe", "TIELINE_AUDIT='maybe'"),
+        ("TIELINE_RECONECT", "5", "TIELINE_RECONECT: no such setting"),
+    ],
+)
+def test_nonsense_is_refused_with_words(variable: str, text: str, says: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        Settings.from_environment({variable: text})
+    assert says in str(refused.value)
+
+
+def test_an_unknown_variable_is_told_what_there_is() -> None:
+    with pytest.raises(BadSettings, match="TIELINE_SERVERS, TIELINE_CREDENTIALS"):
+        Settings.from_environment({"TIELINE_NO": "1"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": 0},
+        {"attempts": 0},
+        {"timeout": 0.0},
+        {"ack_wait": 0.5},
+        {"first_retry": -1.0},
+        {"first_retry": 10.0, "longest_retry": 5.0},
+        {"drain": -1.0},
+        {"timeout": float("nan")},
+    ],
+)
+def test_limits_that_cannot_work(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadSettings) as refused:
+        Limits(**wrong)
+    assert "limits." in str(refused.value)
+    assert "must be at least" in str(refused.value)
+
+
+def test_the_tree_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().connection.reconnect = 1.0  # type: ignore[misc]
+
+
+def test_made_in_code_it_is_checked_too() -> None:
+    with pytest.raises(BadSettings, match="servers"):
+        ConnectionSettings(servers=())
+    with pytest.raises(BadSettings, match="ack_timeout"):
+        PublishSettings(ack_timeout=0)
