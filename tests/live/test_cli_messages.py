@@ -145,3 +145,9 @@ async def test_a_subject_that_no_stream_stores_is_said_at_once(command: str, fol
     end = await tieline(command, "nobody.stores.this", *more, cwd=folder, url=nats_url)
     assert end.code == 1
     assert end.err.startswith("error: no stream stores 'nobody.stores.this'")
+
+
+async def test_a_delay_that_no_stream_honours_is_refused(folder: Path, nats_url: str) -> None:
+    told = await tieline("pub", "tool.call.crm", "{}", "--after", "30s", cwd=folder, url=nats_url)
+    assert told.code == 1
+    assert "TOOL_CALL takes no delayed messages" in told.err

@@ -14,7 +14,7 @@ from tieline.cli.printing import print_json
 from tieline.errors import BadDeclaration, BadPayload, BadSettings, NotAccepted
 from tieline.messages import Message, binding_of, seconds
 from tieline.pod import Pod
-from tieline.runtime.bus import Outgoing, connect, timing
+from tieline.runtime.bus import Bus, Outgoing, connect, timing
 from tieline.services.reference import load_pod
 from tieline.settings import Settings
 from tieline.wire.publisher import PubAck
@@ -119,5 +119,15 @@ async def _publish(pod: Pod, settings: Settings, outgoing: Outgoing, unique: str
                 "what there is",
                 subject=outgoing.subject,
             )
+        if "Nats-Schedule" in outgoing.headers:
+            await _refuse_undelayable(bus, streams["streams"][0], outgoing.subject)
         headers = bus.about(outgoing.conversation) | outgoing.headers
         return await bus.store(replace(outgoing, headers=headers), unique, "", "")
+
+
+async def _refuse_undelayable(bus: Bus, stream: str, subject: str) -> None:
+    """A delayed message waits in SCHEDULE; where its stream does not take it from there, it would wait for ever."""
+    config = (await bus.connection.api(f"STREAM.INFO.{stream}"))["config"]
+    sources = [transform["src"] for s in config.get("sources") or [] for transform in s.get("subject_transforms") or []]
+    if not any(subjects.covers(source, subjects.due(subject)) for source in sources):
+        raise NotAccepted(f"stream {stream} takes no delayed messages (Stream(delays=True) does)", subject=subject)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tieline.cli.options import JsonOption, PodArgument, ServerOption, connected, urls_of
+from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
 from tieline.errors import BadSettings, ServerFailed
 from tieline.pod import Pod
@@ -35,7 +35,10 @@ def up(
     data: Annotated[
         Path | None, typer.Option(help="Folder for what the server stores.", show_default=str(_DATA))
     ] = None,
-    server: ServerOption = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("--server", metavar="URL", help="Use a server that runs elsewhere instead of starting one."),
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """Start a NATS server, make the pod's streams and consumers, and run every agent in a process of its own.

@@ -57,7 +57,10 @@ def _conversation(delivery: Delivery) -> str | None:
         return codec.conversation_in(delivery.payload)
     encoded = delivery.headers.get(names.CONVERSATION_NAME)
     if encoded:
-        name = unquote(encoded, errors="surrogatepass")
+        try:
+            name = unquote(encoded, errors="surrogatepass")
+        except UnicodeDecodeError:
+            name = ""
         # A name that does not make the token beside it would let a sender into another conversation's journal.
         if name and subjects.token(name) == given:
             return name

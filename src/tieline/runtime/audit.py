@@ -125,7 +125,11 @@ def _refusal(reply: Received) -> ApiError | None:
 def _encoded(fact: Fact, at: float) -> bytes:
     kind = type(fact)
     told = {wire: getattr(fact, name) for name, wire in _WIRE_NAMES[kind]}
-    return codec.to_json({"fact": kind.__name__.lower(), "at": round(at, 4), **told})
+    whole = {"fact": kind.__name__.lower(), "at": round(at, 4), **told}
+    try:
+        return codec.to_json(whole)
+    except ValueError:  # half of a surrogate pair in somebody's text: escaped, it is JSON like any
+        return json.dumps(whole).encode()
 
 
 def _wire_names(kind: type[Published | Started | Settled | Stepped]) -> tuple[tuple[str, str], ...]:
