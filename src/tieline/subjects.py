@@ -33,6 +33,7 @@ __all__ = [
 _PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
 _HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+_STEP_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
 
@@ -154,7 +155,7 @@ def steps_of(agent: str) -> str:
 def is_step(subject: str) -> bool:
     """Whether ``subject`` is one that the journal stores and a tool's result may be written to."""
     parts = subject.split(".")
-    return len(parts) == 5 and parts[0] == "step" and all(_LITERAL_TOKEN.match(part) for part in parts)
+    return len(parts) == 5 and parts[0] == "step" and all(_STEP_TOKEN.match(part) for part in parts)
 
 
 def nudge(subject: str) -> str:

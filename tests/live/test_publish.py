@@ -154,7 +154,7 @@ async def test_what_the_stream_refuses_is_raised_at_once_with_its_words(nats_ser
     assert refused.value.err_code == 10166
 
 
-@pytest.mark.parametrize("odd", ["a\nb", "a\r\nNats-Rollup: all"])
+@pytest.mark.parametrize("odd", ["a\nb", "a\r\nNats-Rollup: all", "\ud800"])
 async def test_an_id_that_no_header_can_hold_is_refused(nats_server: Server, odd: str) -> None:
     async with applied(nats_server.url) as bus:
         with pytest.raises(NotAccepted, match="cannot be sent"):

@@ -168,7 +168,20 @@ def test_a_step_has_five_tokens_and_is_known_as_one(conversation: str, kind: str
 
 
 @pytest.mark.parametrize(
-    "subject", ["", "step", "step.a.b.c", "step.a.b.c.d.e", "step.*.b.c.d", "step.a.b.c.>", "step.a..c.d", "x.a.b.c.d"]
+    "subject",
+    [
+        "",
+        "step",
+        "step.a.b.c",
+        "step.a.b.c.d.e",
+        "step.*.b.c.d",
+        "step.a.b.c.>",
+        "step.a..c.d",
+        "x.a.b.c.d",
+        "step.é.b.c.d",
+        "step.a.b.c.x\0",
+        f"step.a.b.c.{'x' * 129}",
+    ],
 )
 def test_what_is_no_step(subject: str) -> None:
     assert not subjects.is_step(subject)

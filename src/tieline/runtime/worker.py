@@ -148,6 +148,8 @@ class Worker:
     async def _hand_back(self, attempt: Attempt, began: float, why: str, wait: float) -> None:
         """Not the message's fault: say so, so that it does not count, and let another process have it."""
         try:
+            if self._bus.connection.lost.done():
+                return  # nobody is there to be told; the ack wait hands it back
             async with asyncio.timeout(_HAND_BACK):
                 await attempt.history().end(attempt.past, "interrupted", None)
         except (TimeoutError, TielineError) as error:

@@ -41,7 +41,7 @@ class Publisher:
 
     def fits(self, payload: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the server takes a message of this size. One that is larger would cost us the connection."""
-        block = 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+        block = 12 + sum(len(name) + len(value.encode(errors="surrogatepass")) + 4 for name, value in headers.items())
         return len(payload) + block <= self._connection.max_payload
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
@@ -75,7 +75,7 @@ class Publisher:
             reply = await self._connection.request(subject, payload, headers, max(wait, 0.01))
         except NoAnswer as silence:
             raise _Passing(str(silence), 0) from silence
-        except natsio.NATSError as error:
+        except (natsio.NATSError, UnicodeError) as error:
             raise NotAccepted(f"{subject}: this message cannot be sent: {error}", subject=subject) from error
         try:
             answer = json.loads(reply.payload)

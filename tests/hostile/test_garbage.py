@@ -1,0 +1,222 @@
+"""Garbage on every subject: it ends as a dead letter, and the process lives."""
+
+import asyncio
+import json
+
+import natsio
+import pytest
+from support.messages import Book, Turn
+from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
+
+from tieline import Conversation, Pod, Stream
+from tieline.testing import Server, eventually
+
+PAYLOADS = [
+    b"",
+    b"not json",
+    b"\xff\xfe\x00",
+    b"null",
+    b"7",
+    b"[]",
+    b'"text"',
+    b"{",
+    b"{}",
+    b'{"callId":null}',
+    b'{"callId":{"a":1}}',
+    b"[" * 50_000,
+    b'{"a":' * 20_000,
+    b'{"callId":' + b"9" * 10_000 + b"}",
+    b'{"callId":"' + b"x" * 900_000,
+    b'{"args":[]}',
+    b'{"args":"x"}',
+    b'{"args":{"name":[]}}',
+    b'{"args":{"nobody":1}}',
+    b'{"callId":"\\ud800","args":{}}',
+]
+
+HEADERS: list[dict[str, str]] = [
+    {"Tieline-Conversation": ""},
+    {"Tieline-Conversation": "a.b.*.>"},
+    {"Tieline-Conversation": "b_"},
+    {"Tieline-Conversation": "b_!!!"},
+    {"Tieline-Conversation": "ä"},
+    {"Tieline-Conversation": "x" * 5_000},
+    {"Tieline-Conversation": "c1", "Tieline-Conversation-Name": "%ff%"},
+    {"Tieline-Conversation": "a\nb"},
+    {"Tieline-Origin": ""},
+    {"Tieline-Origin": "*.>"},
+    {"Tieline-Origin": "o\no"},
+    {"Tieline-Origin": "x" * 100_000},
+    {"Tieline-Run": "*.>"},
+    {"Tieline-Cause": "a\nb"},
+    {"Tieline-Dead": "{"},
+    {"Tieline-Deadline": "yesterday"},
+    {"traceparent": "nonsense"},
+    {"Nats-Msg-Id": "*.> \t"},
+    {"X": "a\nb", "Y": "\r"},
+    {"X" * 1000: "y"},
+]
+
+STEPS = [
+    "",
+    "step",
+    "step.a.b.c",
+    "step.*.b.c.d",
+    "step.a.b.c.>",
+    "call.intent.book",
+    "$JS.API.STREAM.DELETE.CALL_INTENT",
+    "step.a b.c.d.e",
+    "step.a.b.tool." + "x" * 5_000,
+    "step.ä.b.tool.d",
+    "step.a.b.tool.\x00",
+    "step.a.b.tool.d\ne",
+]
+
+
+class Garbage:
+    """Sends what no decent client would: header blocks are made here, unchecked."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._where = (host, port)
+
+    async def send(self, messages: list[tuple[str, dict[str, str], bytes]]) -> None:
+        reader, writer = await asyncio.open_connection(*self._where)
+        await reader.readline()
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        for subject, headers, payload in messages:
+            block = "NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+            data = block.encode()
+            writer.write(
+                f"HPUB {subject} {len(data)} {len(data) + len(payload)}\r\n".encode() + data + payload + b"\r\n"
+            )
+        writer.write(b"PING\r\n")
+        while not (await reader.readline()).startswith(b"PONG"):
+            pass
+        writer.close()
+        await writer.wait_closed()
+
+
+def garbage(server: Server) -> Garbage:
+    host, port = server.url.removeprefix("nats://").split(":")
+    return Garbage(host, int(port))
+
+
+async def quiet(office: Office, stream: str, durable: str) -> bool:
+    info = await consumer_info(office.bus, stream, durable)
+    return bool(info["num_pending"] == info["num_ack_pending"] == 0)
+
+
+async def test_payloads_and_headers_of_every_kind(nats_server: Server) -> None:
+    pod = Pod("office", limits=QUICK)
+    got: list[str] = []
+
+    @pod.tool
+    async def crm(name: str) -> str:
+        return name
+
+    @pod.agent
+    async def booking(intent: Book, call: Conversation) -> None:
+        got.append(intent.call_id)
+        await call.tool(crm, "x")
+
+    good = b'{"callId":"good"}'
+    tool = b'{"args":{"name":"x"}}'
+    sent: list[tuple[str, dict[str, str], bytes]] = [("call.intent.book", {}, payload) for payload in PAYLOADS]
+    sent += [("call.intent.book", headers, good) for headers in HEADERS]
+    sent += [("call.intent.book", headers, b"bad") for headers in HEADERS]
+    sent += [("tool.call.crm", {}, payload) for payload in PAYLOADS]
+    sent += [("tool.call.crm", headers, tool) for headers in HEADERS]
+    sent += [("tool.call.crm", {"Tieline-Step": step}, tool) for step in STEPS]
+    sent += [("tool.call.crm", {"Tieline-Step": step}, b"bad") for step in STEPS]
+    async with at_work(pod, settings(nats_server.url, audit=True)) as office:
+        await garbage(nats_server).send(sent)
+        await office.bus.publish(Book(call_id="last"))
+        await eventually(lambda: "last" in got, what="the decent one")
+        await eventually(lambda: quiet(office, "CALL_INTENT", "booking"), what="all intents answered for", within=20)
+        await eventually(lambda: quiet(office, "TOOL_CALL", "tool-crm"), what="all tool calls answered for", within=20)
+        assert not office.work.done()
+        letters = await dead_letters(office.bus)
+        facts = await stored(office.bus, "call.audit.*")
+    bad_payloads = sum(letter.told["agent"] == "booking" for letter in letters)
+    assert bad_payloads >= len(PAYLOADS) - 2 + len(HEADERS)
+    assert {letter.told["cause"] for letter in letters} <= {"invalid", "raised"}
+    settled = [fact for fact in map(fact_of, facts) if fact["fact"] == "settled" and fact["by"] == "booking"]
+    assert len(settled) == len(PAYLOADS) + 2 * len(HEADERS) + 1
+
+
+def fact_of(delivery: object) -> dict[str, object]:
+    fact: dict[str, object] = json.loads(getattr(delivery, "payload", b"{}"))
+    return fact
+
+
+async def test_records_and_nudges_that_nobody_of_ours_wrote(nats_server: Server) -> None:
+    pod = Pod("office", limits=QUICK)
+    got: list[str] = []
+
+    @pod.tool
+    async def crm() -> str:
+        return "x"
+
+    @pod.agent
+    async def booking(intent: Book, call: Conversation) -> None:
+        await call.tool(crm)
+        got.append(intent.call_id)
+
+    client = await natsio.connect(nats_server.url)
+    async with at_work(pod, nats_server.url) as office:
+        await office.bus.publish(Book(call_id="first"))
+        await eventually(lambda: "first" in got, what="the first, so that its agent listens")
+        for payload in PAYLOADS:
+            await client.publish(
+                "nudge.step.booking.c.tool.x", payload, headers={"Nats-Subject": "step.booking.c.tool.x"}
+            )
+            await client.publish("nudge.step.booking.c.tool.x", payload)
+            await client.publish("step.booking.c.tool." + str(len(payload)), payload)
+        await office.bus.publish(Book(call_id="last"))
+        await eventually(lambda: "last" in got, what="the last")
+        assert not office.work.done()
+    await client.close()
+
+
+async def test_ids_with_wildcards_and_dots_stay_one_token(nats_server: Server) -> None:
+    pod = Pod("office", streams=(Stream(name="TALK", subjects=("talk.turn.*",)),))
+    got: list[tuple[str, str]] = []
+
+    @pod.agent
+    async def talking(turn: Turn, call: Conversation) -> None:
+        got.append((turn.call_id, call.id))
+
+    names = ["*", ">", "a.b", "a b", "", "b_x", "é", "x" * 200, "\ud7ff", "a\r\nNats-Rollup: all"]
+    async with at_work(pod, nats_server.url) as office:
+        for name in names:
+            await office.bus.publish(Turn(call_id=name, text="hi"))
+        await eventually(lambda: len(got) == len(names), what="all turns")
+    assert [said for said, _ in got] == names
+    assert [conversation for name, conversation in got if name] == [name for name in names if name]
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "talk.turn." + "x" * 3_900,
+        pytest.param(
+            "talk.turn.é",
+            marks=pytest.mark.xfail(strict=True, reason="natsio 1.0.1 drops its connection on a subject beyond ASCII"),
+        ),
+    ],
+)
+async def test_a_subject_that_the_client_library_cannot_read_harms_nobody_else(
+    nats_server: Server, subject: str
+) -> None:
+    pod = Pod("office", streams=(Stream(name="TALK", subjects=("talk.turn.*",)),))
+    got: list[str] = []
+
+    @pod.agent
+    async def talking(turn: Turn, _: Conversation) -> None:
+        got.append(turn.call_id)
+
+    async with at_work(pod, nats_server.url) as office:
+        await garbage(nats_server).send([(subject, {}, b'{"callId":"odd"}')])
+        await office.bus.publish(Turn(call_id="good"))
+        await eventually(lambda: "good" in got, what="the good one", within=4)
+        await eventually(lambda: quiet(office, "TALK", "talking"), what="both answered for", within=4)
