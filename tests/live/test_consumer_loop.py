@@ -174,6 +174,11 @@ async def test_a_fetch_goes_on_after_a_lost_connection(nats_server: Server, faul
         await eventually(lambda: waiting_pulls(direct), what="the pull at the server")
         if fault == "cut":
             proxy.cut()
+
+            async def noticed() -> bool:
+                return not await waiting_pulls(direct)
+
+            await eventually(noticed, what="the server drops the pull of the connection that is cut")
         else:
             proxy.drop_replies()
         proxy.heal()
@@ -243,3 +248,15 @@ async def test_an_agent_with_least_privilege_and_an_inbox_of_its_own(guarded: st
         assert not work.done()
         host.stop()
         await work
+
+
+async def test_an_agent_that_may_not_ask_hears_of_the_deletion_all_the_same(guarded: str) -> None:
+    async with (
+        applied(f"nats://admin:admin@{guarded}") as direct,
+        connect(direct.pod, settings=settings(f"nats://a1:s3cret@{guarded}", inbox_prefix="_INBOX_a1")) as bus,
+    ):
+        work = asyncio.create_task(Host(bus, ["booking"]).run())
+        await eventually(lambda: waiting_pulls(direct), what="the pull at the server")
+        await direct.connection.api("CONSUMER.DELETE.CALL_INTENT.booking")
+        await eventually(work.done, what="the host's end", within=4.0)
+        assert isinstance(work.exception(), ConsumerGone)

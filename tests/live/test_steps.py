@@ -10,7 +10,7 @@ import pytest
 from support.messages import Book, Booked
 from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
 
-from tieline import BadPayload, Conversation, Host, Limits, Pod, ToolFailed, ToolRun, connect
+from tieline import BadPayload, Conversation, Host, Limits, Pod, Stream, ToolFailed, ToolRun, connect
 from tieline.testing import Proxy, Server, eventually
 
 
@@ -100,6 +100,34 @@ async def test_a_recorded_result_is_found_by_the_second_run_without_running_the_
         assert len(await stored(office.bus, "tool.call.crm")) == 2
     assert got == [(n, "a 1", "b 2") for n in (1, 2, 3)]
     assert runs == ["a", "b"]
+
+
+async def test_a_recorded_result_is_found_also_after_the_duplicate_window(nats_server: Server) -> None:
+    """The server has forgotten that the tool was called; the journal has not."""
+    short = Stream(
+        name="TOOL_CALL", subjects=("tool.call.*", "redrive.tool_call.*"), delays=False, ttls=False, duplicates=0.1
+    )
+    pod = Pod("office", limits=Limits(first_retry=0.5), streams=(short,))
+    runs: list[str] = []
+    got: list[str] = []
+
+    @pod.tool(effect="read")
+    async def crm() -> str:
+        runs.append("run")
+        return f"lead {len(runs)}"
+
+    @pod.agent
+    async def booking(_: Book, call: Conversation) -> None:
+        got.append(await call.tool(crm))
+        if call.attempt == 1:
+            raise ValueError
+
+    async with at_work(pod, nats_server.url) as office:
+        await office.bus.publish(Book(call_id="c1"))
+        await eventually(lambda: len(got) == 2, what="the second run")
+        assert len(await stored(office.bus, "tool.call.crm")) == 1
+    assert got == ["lead 1", "lead 1"]
+    assert runs == ["run"]
 
 
 async def test_a_crash_between_steps_costs_only_what_was_not_recorded(nats_server: Server) -> None:
