@@ -34,9 +34,10 @@ class Agent:
     that one durable consumer (for each stream) serves them all.
     """
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    def __init__(self, name: str, limits: Limits, stream_of: Callable[[str], object]) -> None:
         self.name = name
         self.limits = limits
+        self._stream_of = stream_of
         self._routes: dict[str, _Route] = {}
 
     def __repr__(self) -> str:
@@ -53,7 +54,8 @@ class Agent:
         return tuple(route.model for route in self._routes.values())
 
     def also[M: Message](self, handler: Handler[M]) -> Handler[M]:
-        """Add a handler for one more message, or several (a union). `BadDeclaration` when two would take the same."""
+        """Add a handler for one more message, or several (a union). `BadDeclaration` when two would take the same,
+        or no stream stores it."""
         for model in _consumed(self.name, handler):
             route = _Route(binding_of(model).filter, model, handler)
             for other in self._routes.values():
@@ -62,6 +64,7 @@ class Agent:
                         f"agent {self.name}: {model.__name__} ({route.filter}) and {other.model.__name__} "
                         f"({other.filter}) would take the same messages; one subject has one handler"
                     )
+            self._stream_of(route.filter)
             self._routes[route.filter] = route
         return handler
 

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+_QUOTING = frozenset({"value_error", "assertion_error", "union_tag_invalid"})  # kinds whose words may hold the value
+
+
 def encode(message: Message) -> bytes:
     """The JSON that goes on the wire, camelCase."""
     return message.__pydantic_serializer__.to_json(message, by_alias=True)
@@ -48,11 +51,19 @@ def validated[T](adapter: TypeAdapter[T], value: object, what: str) -> T:
 
 
 def explain(error: ValidationError) -> str:
-    """What did not fit, field by field, without the values: they may be somebody's phone number."""
+    """What did not fit, field by field, without any value: it may be somebody's phone number.
+
+    So of where it lies only the outermost field and places in lists are told (a deeper name may be a key of the
+    caller's), and a validator's own words are not (it may quote).
+    """
     return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'payload'}: {item['msg']}"
+        f"{_place(item['loc'])}: " + (item["type"].replace("_", " ") if item["type"] in _QUOTING else item["msg"])
         for item in error.errors(include_input=False, include_url=False, include_context=False)
     )
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for at, part in enumerate(location) if at == 0 or isinstance(part, int)) or "payload"
 
 
 def subject_of(message: Message) -> str:
@@ -82,8 +93,8 @@ def redacted(message: Message) -> dict[str, Any]:
     """The payload as facts may show it: fields declared in ``redact`` read ``"(redacted)"``."""
     shown = message.model_dump(mode="json")
     for name in binding_of(type(message)).redact:
-        alias = type(message).model_fields[name].alias or name
-        shown[alias] = "(redacted)"
+        declared = type(message).model_fields[name]
+        shown[declared.serialization_alias or declared.alias or name] = "(redacted)"
     return shown
 
 

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, overload
 from tieline import subjects
 from tieline.agent import Agent, Handler
 from tieline.errors import BadDeclaration
-from tieline.messages import Message, binding_of
+from tieline.messages import Message
 from tieline.settings import Limits
 from tieline.stream import Stream, default_streams
 from tieline.tool import Effect, Tool, ToolRun, declared_name
@@ -68,11 +68,9 @@ class Pod:
         """
 
         def declare(function: Handler[Any]) -> Agent:
-            agent = Agent(declared_name(function, name, "agent"), limits or self.limits)
+            agent = Agent(declared_name(function, name, "agent"), limits or self.limits, self.stream_of)
             agent.also(function)
             self._check_name(agent.name)
-            for model in agent.models:
-                self.stream_of(binding_of(model).filter)
             self.agents[agent.name] = agent
             return agent
 
@@ -104,13 +102,13 @@ class Pod:
 
     def add_tool(self, tool: Tool[..., Any]) -> None:
         """Add a tool that is made already. `BadDeclaration` for a name taken."""
-        self._check_name(f"tool-{tool.name}")
         if tool.name in self.tools:
             raise BadDeclaration(f"pod {self.name}: two tools are called {tool.name!r}")
+        self._check_name(f"tool-{tool.name}")
         self.tools[tool.name] = tool
 
     def _check_name(self, name: str) -> None:
-        if name in self.agents or name in RESERVED:
+        if name in self.agents or name in RESERVED or name.removeprefix("tool-") in self.tools:
             raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; every agent has its own")
 
     def stream_of(self, subject: str) -> Stream:

@@ -56,7 +56,8 @@ class ConnectionSettings:
             raise BadSettings("connection.servers is empty; give at least one nats:// URL")
         for url in self.servers:
             if "://" not in url:
-                raise BadSettings(f"connection.servers: {url!r} is not a URL; write nats://host:port")
+                shown = url.rpartition("@")[2]  # what stands before may be a password
+                raise BadSettings(f"connection.servers: {shown!r} is not a URL; write nats://host:port")
         for name in ("connect_timeout", "request_timeout", "reconnect", "ping_interval"):
             _at_least(f"connection.{name}", getattr(self, name), 0.05)
 
@@ -99,7 +100,10 @@ class Settings:
             inner = getattr(settings, group)
             found = {f.name: given.pop(name) for f in fields(inner) if (name := _variable(group, f.name)) in given}
             values = {name: _parsed(group, name, text, getattr(inner, name)) for name, text in found.items()}
-            changes[group] = replace(inner, **values)
+            try:
+                changes[group] = replace(inner, **values)
+            except BadSettings as error:
+                raise BadSettings(f"{error} (from {', '.join(_variable(group, name) for name in values)})") from None
         if "TIELINE_AUDIT" in given:
             changes["audit"] = _truth("TIELINE_AUDIT", given.pop("TIELINE_AUDIT"))
         if given:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.alias_generators import to_camel
 
 from tieline.codec import explain
@@ -17,6 +17,7 @@ __all__ = ["Effect", "Tool", "ToolRun", "declared_name"]
 
 type Effect = Literal["read", "repeat", "once"]
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 
 
@@ -62,16 +63,21 @@ class Tool[**P, R]:
             parameters = parameters[1:]
         fields: dict[str, Any] = {}
         for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name not in hints:
-                raise BadDeclaration(f"tool {name}: parameter {parameter.name!r} needs a name and a type")
+            if parameter.kind not in _NAMED or parameter.name not in hints:
+                raise BadDeclaration(
+                    f"tool {name}: parameter {parameter.name!r} needs a name to be given by, and a type"
+                )
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (hints[parameter.name], default)
         if "return" not in hints:
             raise BadDeclaration(f"tool {name}: say what it returns (-> …); the result is validated and recorded")
         self._order = tuple(fields)
         config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid")
-        self.arguments = create_model(f"{name}-arguments", __config__=config, **fields)
-        self.result: TypeAdapter[R] = TypeAdapter(hints["return"])
+        try:
+            self.arguments = create_model(f"{name}-arguments", __config__=config, **fields)
+            self.result: TypeAdapter[R] = TypeAdapter(hints["return"])
+        except PydanticUserError as error:
+            raise BadDeclaration(f"tool {name}: its types cannot be validated: {error.message}") from None
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r}, effect={self.effect!r})"
