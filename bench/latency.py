@@ -12,13 +12,13 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import natsio
 import uvloop
 from natsio.jetstream import ConsumerConfig
-from rounds import SYNCS, Contender, embedded_server, lines, median_of, options, print_json, ratio_of, turns
+from rounds import Contender, embedded_server, lines, median_of, ratio_of, show, turns
 
 from tieline import Conversation, Host, Message, Pod, Settings, connect
 from tieline.settings import ConnectionSettings
@@ -179,16 +179,5 @@ def table(rows: Sequence[Row]) -> str:
     return lines(f'From publish to handler, server with sync="{rows[0].sync}"', head, cells)
 
 
-async def main() -> None:
-    given = options("Time from publish to handler, beside bare natsio.")
-    tables = [await compare(sync, given.quick) for sync in SYNCS]
-    if given.json:
-        print_json([asdict(row) for rows in tables for row in rows])
-        return
-    for rows in tables:
-        print(table(rows))
-    print("* on this machine, now")
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(show("Time from publish to handler, beside bare natsio.", compare, table))

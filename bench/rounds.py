@@ -10,8 +10,9 @@ import statistics
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from tieline.server import EmbeddedServer, ServerConfig
 
@@ -25,11 +26,18 @@ __all__ = [
     "options",
     "print_json",
     "ratio_of",
+    "show",
     "turns",
 ]
 
 SYNCS = ("2m", "always")
 """When the server fsyncs: its own default first, then what Tieline ships."""
+
+
+class DataclassInstance(Protocol):
+    """A row of figures: any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +110,17 @@ def lines(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def print_json(value: object) -> None:
     """One JSON value on the standard output."""
     print(json.dumps(value, indent=2))
+
+
+async def show[Row: DataclassInstance](
+    about: str, compare: Callable[[str, bool], Awaitable[Sequence[Row]]], table: Callable[[Sequence[Row]], str]
+) -> None:
+    """Compare under each of `SYNCS` and print a table each, or JSON where the command line asks for it."""
+    given = options(about)
+    tables = [await compare(sync, given.quick) for sync in SYNCS]
+    if given.json:
+        print_json([asdict(row) for rows in tables for row in rows])
+        return
+    for rows in tables:
+        print(table(rows))
+    print("* on this machine, now")

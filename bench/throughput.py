@@ -12,7 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -23,7 +23,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from natsio.jetstream import ConsumerConfig
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from rounds import SYNCS, Contender, embedded_server, lines, median_of, options, print_json, ratio_of, turns
+from rounds import Contender, embedded_server, lines, median_of, ratio_of, show, turns
 
 from tieline import Bus, Conversation, Host, Limits, Message, Pod, Settings, connect
 from tieline.settings import ConnectionSettings
@@ -234,16 +234,5 @@ def table(rows: Sequence[Row]) -> str:
     return lines(f'Handling stored messages, server with sync="{rows[0].sync}"', head, cells)
 
 
-async def main() -> None:
-    given = options("Messages an agent handles, beside bare natsio and FastStream.")
-    tables = [await compare(sync, given.quick) for sync in SYNCS]
-    if given.json:
-        print_json([asdict(row) for rows in tables for row in rows])
-        return
-    for rows in tables:
-        print(table(rows))
-    print("* on this machine, now")
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(show("Messages an agent handles, beside bare natsio and FastStream.", compare, table))

@@ -17,6 +17,7 @@ __all__ = [
     "Unconfirmed",
     "Unreachable",
     "Unsettled",
+    "first_of",
 ]
 
 
@@ -86,3 +87,11 @@ class ToolFailed(TielineError):
 
 class Unsettled(TielineError):
     """An outcome could not be recorded. The message is not lost: the server delivers it again."""
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One task of a group fails and the others with it: the first error is the one to tell."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

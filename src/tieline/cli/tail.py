@@ -14,9 +14,8 @@ from tieline import codec, subjects
 from tieline import headers as names
 from tieline.cli.options import JsonOption, ServerOption, connected
 from tieline.cli.printing import line, print_json
-from tieline.errors import BadDeclaration, BadSettings, NotApplied
+from tieline.errors import BadDeclaration, BadSettings, NotApplied, first_of
 from tieline.messages import seconds
-from tieline.services.process import first_of
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed

@@ -11,10 +11,9 @@ import typer
 
 from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
-from tieline.errors import BadSettings, ServerFailed
+from tieline.errors import BadSettings, ServerFailed, first_of
 from tieline.pod import Pod
 from tieline.server import EmbeddedServer, ServerConfig
-from tieline.services.process import first_of
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.services.supervisor import Event, Supervisor, processes_of

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from tieline.errors import BadDeclaration
+from tieline.errors import BadDeclaration, first_of
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus
 from tieline.runtime.duty import AgentDuty, Duty
@@ -66,7 +66,7 @@ class Host:
                     raise
                 lost.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
 
     def stop(self) -> None:
         """Stop taking; `run` returns when what is running has been settled or handed back."""
@@ -76,14 +76,6 @@ class Host:
 
     async def _until_lost(self) -> None:
         await asyncio.shield(self._bus.connection.lost)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One task fails and the others with it; the first is the one to tell."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tieline.errors import BadDeclaration, BadSettings, TielineError
+from tieline.errors import BadDeclaration, BadSettings, TielineError, first_of
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.runtime.host import Host, names_of
@@ -23,7 +23,7 @@ from tieline.settings import Settings
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.topology import consumers_of
 
-__all__ = ["AUDIT", "READY", "first_of", "run_process"]
+__all__ = ["AUDIT", "READY", "run_process"]
 
 AUDIT = "audit"
 READY = b"ready\n"  # what a child writes to its --ready-fd
@@ -131,14 +131,6 @@ async def _announce(bus: Bus, names: list[str], on_ready: Callable[[], None]) ->
     await bus.connection.flush()  # pulls went out before: when this returns, the server has read them
     log.info("ready: %s", ", ".join(names))
     on_ready()
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One task fails and the others with it: the first error is the one to tell."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _die_with(parent: int) -> None:
