@@ -68,7 +68,7 @@ def test_every_field_with_its_default(heading: str, kind: type[Limits | ServerCo
 
 def test_every_error() -> None:
     text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)`(?: \*)? \|", text, re.MULTILINE)) == set(errors.__all__)
+    assert set(re.findall(r"^\| `(\w+)`(?: \*)? \|", text, re.MULTILINE)) == set(errors.__all__) - {"first_of"}
 
 
 @pytest.mark.parametrize("program", ["tieline", "oneroof"])
