@@ -6,6 +6,10 @@ import subprocess
 from functools import cache
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tieline", deadline=None)  # the machine is shared: no test is about its speed
+settings.load_profile("tieline")
 
 
 @cache
