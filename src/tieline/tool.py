@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from tieline.codec import explain
 from tieline.errors import BadDeclaration, BadPayload
-from tieline.settings import Limits
+from tieline.settings import Breaker, Limits, Rate
 
 __all__ = ["Effect", "Tool", "ToolRun", "declared_name"]
 
@@ -49,11 +49,21 @@ class Tool[**P, R]:
     target drop the repeat that a crash between effect and record makes.
     """
 
-    def __init__(self, function: Callable[..., Awaitable[R]], name: str, effect: Effect, limits: Limits) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[R]],
+        name: str,
+        effect: Effect,
+        limits: Limits,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
         self.function = function
         self.name = name
         self.effect = effect
         self.limits = limits
+        self.rate = rate
+        self.breaker = breaker
         if not inspect.iscoroutinefunction(function):
             raise BadDeclaration(f"tool {name}: {function.__qualname__} must be an async def")
         hints = get_type_hints(function)
@@ -78,6 +88,20 @@ class Tool[**P, R]:
             self.result: TypeAdapter[R] = TypeAdapter(hints["return"])
         except PydanticUserError as error:
             raise BadDeclaration(f"tool {name}: its types cannot be validated: {error.message}") from None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the arguments as they are sent: one object, camelCase, no further properties.
+
+        The same signature gives the same schema, property by property in the order of the parameters.
+        """
+        schema: dict[str, Any] = self.arguments.model_json_schema(by_alias=True, mode="validation")
+        return schema
+
+    @property
+    def result_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the value in a recorded result."""
+        return self.result.json_schema(by_alias=True, mode="serialization")
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r}, effect={self.effect!r})"

@@ -20,10 +20,13 @@ class Letter:
     payload: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     count: int = 1
+    origin: str = "CALL_INTENT-1-0"
 
 
 class Silent:
     """A desk for handlers that ask for nothing."""
+
+    deadline: float | None = None
 
     async def publish(self, message: Message, after: float | None, conversation: str | None) -> None:
         raise AssertionError(f"nobody publishes here: {message} {after} {conversation}")
@@ -37,6 +40,7 @@ class Job:
 
     name = "job"
     give_up = None
+    guard = None
 
     def __init__(self, work: Work | None = None, timeout: float = 30.0) -> None:
         self.limits = Limits(timeout=timeout)
