@@ -1,7 +1,7 @@
 """A crash costs one step, not the call: a process and the server are killed at every boundary of a five-step handler.
 
 Every boundary is tried with one fault, turn and turn about the death of the process at work and of the server.
-``TIELINE_TORTURE=1`` tries every boundary with both.
+``TORTURE=1`` tries every boundary with both.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tieline.testing import Server, eventually
 
 type Fault = Literal["process", "server"]
 
-TORTURE = os.environ.get("TIELINE_TORTURE") == "1"
+TORTURE = os.environ.get("TORTURE") == "1"
 AGENT = (
     "before tool.call.crm",
     "after tool.call.crm",

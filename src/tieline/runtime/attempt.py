@@ -52,13 +52,15 @@ class Attempt:
         """The version of the pod whose code runs."""
         return self._bus.pod.version
 
-    async def incoming(self) -> Incoming:
-        """What the duty sees of the delivery, whole. `ObjectGone` where its large payload is no longer to be had."""
+    @property
+    def refers(self) -> bool:
+        """Whether the delivery carries a reference to its payload instead of the payload."""
+        return names.OBJECT in self.delivery.headers
+
+    async def whole(self) -> Incoming:
+        """A delivery that `refers`, with its payload. `ObjectGone` where that is no longer to be had."""
         delivery = self.delivery
-        reference = delivery.headers.get(names.OBJECT)
-        if reference is None:
-            return delivery
-        payload = await self._bus.objects.get(reference)
+        payload = await self._bus.objects.get(delivery.headers[names.OBJECT])
         return _Whole(delivery.subject, payload, delivery.headers, delivery.count, delivery.origin)
 
     def history(self) -> History:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from tieline.codec import digest
-from tieline.outcomes import Parking
+from tieline.outcomes import Parking, Wait
 from tieline.wire.journal import Record
 
 __all__ = ["Branches"]
@@ -26,7 +26,7 @@ class Branches:
     thing it does: the order in which branches begin is the same in every run, the order in which they go on is not.
     """
 
-    __slots__ = ("_busy", "_seen", "_trunk", "_waiting", "_working", "parked")
+    __slots__ = ("_busy", "_seen", "_trunk", "_waiting", "_working", "parked", "waits")
 
     def __init__(self, trunk: asyncio.Task[Any] | None) -> None:
         self._trunk = trunk
@@ -35,6 +35,7 @@ class Branches:
         self._working: set[asyncio.Task[Any]] = set()  # branches; each leaves when it ends
         self._waiting: dict[asyncio.Task[Any] | None, asyncio.Future[None]] = {}  # tasks that would park
         self.parked = False
+        self.waits: dict[str, Wait] = {}  # what waiting tasks wait for, by the step's subject
 
     def use(self, name: str) -> str:
         """Which use of ``name`` in this run this is: a number, and in a branch its name. A part of a token."""

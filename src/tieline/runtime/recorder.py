@@ -15,7 +15,7 @@ from tieline import subjects
 from tieline.codec import digest, fingerprint
 from tieline.errors import NotAccepted
 from tieline.facts import Stepped
-from tieline.outcomes import Done, Outcome, Park, Wait
+from tieline.outcomes import Done, Outcome, Park
 from tieline.runtime.branches import Branches
 from tieline.runtime.bus import Bus, Outgoing, deadline_in
 from tieline.runtime.versions import Recording
@@ -33,7 +33,6 @@ class Recorder:
     __slots__ = (
         "_branches",
         "_sent_before",
-        "_trunk",
         "agent",
         "attempt",
         "bus",
@@ -44,8 +43,7 @@ class Recorder:
         "recording",
         "sent",
         "stopped",
-        "waits",
-        "working",
+        "task",
     )
 
     def __init__(self, bus: Bus, agent: str, conversation: str, delivery: Delivery) -> None:
@@ -56,12 +54,10 @@ class Recorder:
         self.attempt = 1
         self.deadline = deadline_in(delivery.headers)
         self.ended = False  # the handler ended the conversation
-        self.working = False  # the handler runs now
+        self.task: asyncio.Task[Any] | None = None  # the one that runs the handler, while it does
         self.stopped = False  # the conversation was cancelled while it ran
         self.recording: Recording | None = None  # of another version; set before the run
         self.sent: list[str] = []  # ids this run published
-        self.waits: dict[str, Wait] = {}  # what a parking run waits for, by the step's subject
-        self._trunk = asyncio.current_task()
         self._branches: Branches | None = None  # made by the first use: most messages have none
         self._sent_before: frozenset[str] | None = None  # ids that runs before a park published; read when needed
 
@@ -135,7 +131,8 @@ class Recorder:
     def concluded(self, outcome: Outcome) -> Outcome:
         """What the run came to, all its branches considered. None of them goes on beside the next run."""
         if self._branches is not None and self._branches.parked:
-            outcome = Park(tuple(self.waits.values()))  # the handler may have caught it: gather(return_exceptions=True)
+            # Whatever the handler made of it: gather(return_exceptions=True) catches it.
+            outcome = Park(tuple(self._branches.waits.values()))
         if self.recording is not None:
             outcome = self.recording.judged(outcome)
         if not isinstance(outcome, Done):
@@ -144,9 +141,9 @@ class Recorder:
 
     def stop(self) -> None:
         """The conversation is cancelled: a handler that runs ends now. What is being settled is settled."""
-        if self.working and not self.stopped and self._trunk is not None:
+        if self.task is not None and not self.stopped:
             self.stopped = True
-            self._trunk.cancel()
+            self.task.cancel()
 
     def abandon(self) -> None:
         """This run did not come to its end: what it began in tasks of its own ends with it."""
@@ -157,7 +154,7 @@ class Recorder:
     def branches(self) -> Branches:
         """The tasks of this run."""
         if self._branches is None:
-            self._branches = Branches(self._trunk)
+            self._branches = Branches(self.task)
         return self._branches
 
     @property

@@ -106,9 +106,9 @@ def _is_over(until: float | None) -> bool:
 async def _put_off(steps: Recorder, key: str, wait: Wait, answer: asyncio.Future[Record] | None) -> None:
     """Wait beside other branches of this run for as long as one of them has work, then park."""
     ends = [at for at in (wait.until, steps.deadline) if at is not None]  # a deadline wakes too, to be told
-    steps.waits[key] = Wait(wait.step, min(ends, default=None))
+    steps.branches.waits[key] = Wait(wait.step, min(ends, default=None))
     await steps.branches.stand_by(answer, None if wait.until is None else max(0.0, wait.until - time.time()))
-    del steps.waits[key]
+    del steps.branches.waits[key]
 
 
 def _value(record: Record, what: str) -> Any:

@@ -190,9 +190,10 @@ class Worker:
         steps, cancelled = attempt.steps, self._cancelled
         if cancelled.records and (refusal := cancelled.refusal(attempt.call.id)) is not None:
             return refusal
-        steps.working = True
+        steps.task = asyncio.current_task()
         try:
-            outcome = await execute(self._duty, await attempt.incoming(), attempt.call)
+            incoming = await attempt.whole() if attempt.refers else attempt.delivery
+            outcome = await execute(self._duty, incoming, attempt.call)
         except ObjectGone as gone:
             outcome = Refuse(str(gone), Cause.of(gone, "invalid"))
         except BaseException:
@@ -201,7 +202,7 @@ class Worker:
                 return refusal
             raise
         finally:
-            steps.working = False
+            steps.task = None
         outcome = steps.concluded(outcome)
         return cancelled.interrupted(steps, outcome) or outcome if cancelled.records else outcome
 
