@@ -233,7 +233,12 @@ async def test_what_is_parked_is_brought_back_to_be_refused(nats_server: Server)
         assert (await cancel(office.bus, "c1"))[1] == 0, "it is not brought back twice"
         row = await eventually(lambda: settled_row(office.bus, "selling"), what="the sum")
         assert (row.published, row.dead, row.parked) == (2, 2, 0)
-        assert [entry.kind for entry in await entries(office.bus, "c1")][-3:] == ["woken", "dead letter", "settled"]
+
+        async def told() -> bool:
+            kinds = [entry.kind for entry in await entries(office.bus, "c1")]
+            return kinds[-3:] == ["woken", "dead letter", "settled"]
+
+        await eventually(told, what="the end of the timeline")
 
 
 async def test_a_process_that_starts_later_knows_what_was_cancelled(nats_server: Server) -> None:
