@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
@@ -25,12 +26,14 @@ _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 class ToolRun:
     """What a tool may know about the call it runs for, if its first parameter is a `ToolRun`.
 
-    ``key`` is the same for every run of the same call: hand it to the target as its idempotency key.
+    ``key`` is the same for every run of the same call: hand it to the target as its idempotency key. ``deadline``
+    (UTC) is when the caller's whole work is due, if it is: the tool is cancelled then.
     """
 
     key: str
     conversation: str
     attempt: int
+    deadline: datetime | None = None
 
 
 def declared_name(function: Callable[..., object], given: str | None, what: str) -> str:
@@ -66,7 +69,7 @@ class Tool[**P, R]:
         self.breaker = breaker
         if not inspect.iscoroutinefunction(function):
             raise BadDeclaration(f"tool {name}: {function.__qualname__} must be an async def")
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())
         self._wants_run = bool(parameters) and hints.get(parameters[0].name) is ToolRun
         if self._wants_run:

@@ -10,7 +10,7 @@ import pytest
 from support.messages import Book, Booked, Look
 from support.office import QUICK, at_work, consumer_info, dead_letters, stored
 
-from tieline import Bus, Conversation, Limits, Message, Pod
+from tieline import Bus, Conversation, Limits, Message, Pod, ToolRun
 from tieline.testing import Server, eventually
 from tieline.wire.delivery import Delivery
 
@@ -24,7 +24,8 @@ async def test_a_deadline_travels_over_every_hop(nats_server: Server) -> None:
     told: list[datetime | None] = []
 
     @pod.tool
-    async def crm() -> str:
+    async def crm(run: ToolRun) -> str:
+        told.append(run.deadline)
         return "lead"
 
     @pod.agent
@@ -42,7 +43,7 @@ async def test_a_deadline_travels_over_every_hop(nats_server: Server) -> None:
 
     async with at_work(pod, nats_server.url) as office:
         await office.bus.publish(Book(call_id="c1"), deadline=timedelta(seconds=30))
-        await eventually(lambda: len(told) == 3, what="the reply")
+        await eventually(lambda: len(told) == 4, what="the reply")
         hops = [
             (await stored(office.bus, subject))[0].headers
             for subject in ("call.intent.book", "tool.call.crm", "call.intent.booked", "call.intent.quote")

@@ -7,9 +7,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 from support.messages import Book
 from support.office import QUICK, Office, at_work, dead_letters, settings, stored
 
@@ -374,7 +375,12 @@ def test_the_schema_of_a_tool_is_its_signature() -> None:
     pod = Pod("office")
 
     @pod.tool
-    async def crm(run: ToolRun, phone_number: str, tags: list[str] | None = None, limit: int = 3) -> dict[str, float]:
+    async def crm(
+        run: ToolRun,
+        phone_number: str,
+        tags: list[str] | None = None,
+        limit: Annotated[int, Field(le=9, description="how many")] = 3,
+    ) -> dict[str, float]:
         return {phone_number: float(limit + len(tags or ())), run.key: 0.0}
 
     assert crm.schema == {
@@ -386,7 +392,7 @@ def test_the_schema_of_a_tool_is_its_signature() -> None:
                 "default": None,
                 "title": "Tags",
             },
-            "limit": {"default": 3, "title": "Limit", "type": "integer"},
+            "limit": {"default": 3, "description": "how many", "maximum": 9, "title": "Limit", "type": "integer"},
         },
         "required": ["phoneNumber"],
         "title": "crm-arguments",

@@ -134,7 +134,7 @@ class ToolDuty:
             return  # an earlier run got as far as the record; the call only has to be acknowledged
         key = digest("key", incoming.headers.get(names.STEP) or call.origin)
         try:
-            value = await self._called(arguments, ToolRun(key, call.id, call.attempt))
+            value = await self._called(arguments, ToolRun(key, call.id, call.attempt, call.deadline))
         except BadPayload as error:
             outcome = {"ok": False, "cause": "invalid", "reason": str(error)}
         except ToolRefused as error:
