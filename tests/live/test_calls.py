@@ -350,7 +350,7 @@ async def test_a_state_goes_when_its_conversation_was_idle_for_long(nats_server:
             [state] = await eventually(lambda: stored(office.bus, f"state.c-{ttl}"), what="the state")  # noqa: B023
             assert state.headers.get("Nats-TTL") == ttl
             if ttl == "2":
-                await eventually(lambda: gone(office, "state.c-2"), what="the state to go")
+                await eventually(lambda: gone(office, "state.c-2"), what="the state to go", within=30)
 
 
 async def gone(office: Office, subject: str) -> bool:
