@@ -6,12 +6,17 @@ from tieline.errors import (
     BadDeclaration,
     BadPayload,
     BadSettings,
+    Conflict,
     ConsumerGone,
+    NeedsApproval,
+    NoReply,
     NotAccepted,
     NotApplied,
+    ObjectGone,
     ServerFailed,
     TielineError,
     ToolFailed,
+    ToolRefused,
     Unconfirmed,
     Unreachable,
 )
@@ -20,7 +25,7 @@ from tieline.outcomes import Done, Outcome, Refuse, Retry
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.runtime.host import Host
-from tieline.settings import Limits, Settings
+from tieline.settings import Breaker, Limits, Rate, Settings
 from tieline.stream import Stream
 from tieline.tool import Tool, ToolRun
 
@@ -29,17 +34,23 @@ __all__ = [
     "BadDeclaration",
     "BadPayload",
     "BadSettings",
+    "Breaker",
     "Bus",
+    "Conflict",
     "ConsumerGone",
     "Conversation",
     "Done",
     "Host",
     "Limits",
     "Message",
+    "NeedsApproval",
+    "NoReply",
     "NotAccepted",
     "NotApplied",
+    "ObjectGone",
     "Outcome",
     "Pod",
+    "Rate",
     "Refuse",
     "Retry",
     "ServerFailed",
@@ -48,6 +59,7 @@ __all__ = [
     "TielineError",
     "Tool",
     "ToolFailed",
+    "ToolRefused",
     "ToolRun",
     "Unconfirmed",
     "Unreachable",

@@ -19,6 +19,7 @@ __all__ = [
     "digest",
     "encode",
     "explain",
+    "fingerprint",
     "redacted",
     "subject_of",
     "to_json",
@@ -101,6 +102,24 @@ def redacted(message: Message) -> dict[str, Any]:
 def to_json(value: object) -> bytes:
     """Compact JSON of plain data."""
     return pydantic_core.to_json(value)
+
+
+def fingerprint(value: object) -> str:
+    """A short stable name for data: equal data, equal name in every process, whatever the order of keys."""
+    try:
+        return digest(json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain))
+    except (TypeError, ValueError, RecursionError):
+        return digest(type(value).__qualname__)  # keys that have no order, or a circle: nothing to compare
+
+
+def _plain(value: object) -> object:
+    """What a value that JSON does not know is compared by: never an address, nor an order that changes."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except (ValueError, TypeError, RecursionError):
+        return type(value).__qualname__
 
 
 def digest(*parts: str) -> str:

@@ -7,13 +7,18 @@ __all__ = [
     "BadDeclaration",
     "BadPayload",
     "BadSettings",
+    "Conflict",
     "ConsumerGone",
+    "NeedsApproval",
+    "NoReply",
     "NotAccepted",
     "NotApplied",
+    "ObjectGone",
     "ProcessFailed",
     "ServerFailed",
     "TielineError",
     "ToolFailed",
+    "ToolRefused",
     "Unconfirmed",
     "Unreachable",
     "Unsettled",
@@ -35,6 +40,13 @@ class BadSettings(TielineError, ValueError):
 
 class BadPayload(TielineError, ValueError):
     """A payload does not fit the message it should be. Retrying cannot help."""
+
+
+class ObjectGone(BadPayload, LookupError):
+    """A large payload or result is no longer in the object store, or damaged. The message says which and why.
+
+    A handler that lets it pass makes its message a dead letter (``invalid``): another run would not find it either.
+    """
 
 
 class Unreachable(TielineError, ConnectionError):
@@ -83,6 +95,26 @@ class ToolFailed(TielineError):
         super().__init__(message)
         self.tool = tool
         self.cause = cause
+
+
+class ToolRefused(TielineError):
+    """Raise it in a tool: this call can never succeed. It is recorded at once and not tried again."""
+
+
+class NeedsApproval(TielineError):
+    """Raise it in a tool: a person has to agree first. The caller gets `ToolFailed` with the cause ``"approval"``."""
+
+
+class NoReply(TielineError):
+    """An agent or a person that was asked did not answer in time, or refused. Recorded: a second run gets the same."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Conflict(TielineError):
+    """Somebody else changed a conversation's state in between. Read it again and decide anew."""
 
 
 class Unsettled(TielineError):

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Ending", "Fact", "Observer", "Published", "Settled", "Started", "Stepped"]
+__all__ = ["Ending", "Fact", "Light", "ModelUsed", "Observer", "Published", "Settled", "Started", "Stepped", "Switched"]
 
 
-type Ending = Literal["done", "retry", "dead", "interrupted"]
+type Ending = Literal["done", "retry", "dead", "interrupted", "parked"]
+type Light = Literal["closed", "open", "half-open"]
 
 
 @dataclass(slots=True)
@@ -43,7 +44,10 @@ class Started:
 
 @dataclass(slots=True)
 class Settled:
-    """A delivery was answered for. ``took`` is in seconds, from receipt to settlement."""
+    """A delivery was answered for. ``took`` is in seconds, from receipt to settlement.
+
+    ``parked``: the message was put aside, and comes back as a copy of its own ``seq`` with the same ``origin``.
+    """
 
     conversation: str
     by: str
@@ -59,16 +63,50 @@ class Settled:
 
 @dataclass(slots=True)
 class Stepped:
-    """A step has its result. ``took`` is in seconds, as the handler saw it; ``found`` says that the journal had it."""
+    """A step has its result. ``took`` is in seconds, as the handler saw it; ``found`` says that the journal had it, and
+    ``changed`` that it was recorded for other arguments than this run's. ``step`` is where the result is recorded."""
 
     conversation: str
     by: str
+    step: str
     kind: str
     name: str
     ok: bool
     found: bool
+    changed: bool
     took: float
 
 
-type Fact = Published | Started | Settled | Stepped
+@dataclass(slots=True)
+class Switched:
+    """A tool's circuit breaker changed in one process: ``open`` hands calls back, ``half-open`` tries one, ``closed``
+    lets all through. ``conversation`` is that of the call which changed it, ``failures`` how many came in a row."""
+
+    conversation: str
+    by: str
+    tool: str
+    state: Light
+    failures: int
+    reason: str
+
+
+@dataclass(slots=True)
+class ModelUsed:
+    """A model answered one request, and is to be paid for it. Told once for each request that was really made, never
+    for one that the journal had. ``step`` is where the answer is recorded; ``cached_tokens`` are among the input's.
+    ``cost`` is in US dollars, None where the price is not known. ``took`` is in seconds."""
+
+    conversation: str
+    by: str
+    step: str
+    model: str
+    provider: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost: float | None
+    took: float
+
+
+type Fact = Published | Started | Settled | Stepped | Switched | ModelUsed
 type Observer = Callable[[Fact], None]

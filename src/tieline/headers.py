@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["carried"]
+__all__ = ["about_origin", "carried"]
 
 MSG_ID: Final = "Nats-Msg-Id"
 TTL: Final = "Nats-TTL"
@@ -14,9 +14,18 @@ RUN: Final = "Tieline-Run"
 CAUSE: Final = "Tieline-Cause"
 DEADLINE: Final = "Tieline-Deadline"
 STEP: Final = "Tieline-Step"
+EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
 DEAD: Final = "Tieline-Dead"
+SUBJECT: Final = "Tieline-Subject"
+OBJECT: Final = "Tieline-Object"
+VERSION: Final = "Tieline-Version"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+
+
+def about_origin(origin: str) -> dict[str, str]:
+    """What says of a record which message it is about. Other clients do send line breaks in an origin."""
+    return {ORIGIN: " ".join(origin.split())}
 
 
 def carried(headers: Mapping[str, str]) -> dict[str, str]:

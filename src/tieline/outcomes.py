@@ -4,9 +4,11 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Cause", "Done", "Outcome", "Refuse", "Retry"]
+__all__ = ["Cause", "Changed", "Done", "HandBack", "Outcome", "Park", "Parking", "Refuse", "Retry", "Wait"]
 
-type CauseKind = Literal["raised", "timeout", "invalid", "refused", "vanished", "expired", "deadline"]
+type CauseKind = Literal[
+    "raised", "timeout", "invalid", "refused", "vanished", "expired", "deadline", "changed", "cancelled", "unknown"
+]
 
 _TRACEBACK_BYTES = 8_000  # of the innermost frames: enough to find the line, small enough for a header
 
@@ -53,4 +55,35 @@ class Refuse:
     cause: Cause | None = None
 
 
-type Outcome = Done | Retry | Refuse
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a parked message waits for: the record at ``step`` (if any), at most ``until`` (seconds since 1970)."""
+
+    step: str | None
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The run waits for something that may take long. The message is put aside, holds nothing, and comes back."""
+
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The message was not run: it comes again after so many seconds, here or elsewhere, and no attempt is counted."""
+
+    reason: str
+    after: float
+
+
+class Parking(BaseException):
+    """Unwinds a handler that has to wait for long; becomes `Park`. Not an `Exception`: handlers must not catch it."""
+
+
+class Changed(Parking):
+    """Unwinds a handler whose code asks for something else than another version recorded; becomes a dead letter."""
+
+
+type Outcome = Done | Retry | Refuse | Park | HandBack

@@ -2,40 +2,51 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Concatenate, overload
 
 from tieline import subjects
 from tieline.agent import Agent, Handler
 from tieline.errors import BadDeclaration
-from tieline.messages import Message
-from tieline.settings import Limits
+from tieline.messages import Message, seconds
+from tieline.settings import Breaker, Limits, Rate
 from tieline.stream import Stream, default_streams
 from tieline.tool import Effect, Tool, ToolRun, declared_name
 
 __all__ = ["Pod"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
-RESERVED = ("tools", "audit")  # process names of the executor and the accountant
+RESERVED = ("tools", "audit", subjects.EVERYBODY)  # the executor, the accountant, and records for all agents
 
 
 class Pod:
     """A pod under declaration. ``version`` orders deployments: an older one does not undo a newer one's topology.
 
     ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
-    of its agents and tools.
+    of its agents and tools. ``idle_end`` ends conversations that nobody ends: so long after its last write, a
+    conversation's state goes (seconds or ``"12h"``; None: after the 30 days that the stream STATE keeps).
     """
 
     def __init__(
-        self, name: str, *, version: str = "0", streams: tuple[Stream, ...] = (), limits: Limits | None = None
+        self,
+        name: str,
+        *,
+        version: str = "0",
+        streams: tuple[Stream, ...] = (),
+        limits: Limits | None = None,
+        idle_end: str | float | None = None,
     ) -> None:
         if not _NAME.match(name):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
         self.name = name
         self.version = version
         self.limits = limits or Limits()
+        self.idle_end = None if idle_end is None else seconds(idle_end)
+        if self.idle_end is not None and not self.idle_end >= 1:
+            raise BadDeclaration(f"pod {name}: idle_end must be at least a second, not {idle_end!r}")
         self.agents: dict[str, Agent] = {}
         self.tools: dict[str, Tool[..., Any]] = {}
-        self.streams: dict[str, Stream] = {stream.name: stream for stream in (*default_streams(), *streams)}
+        self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, streams))}
         self._check_streams()
 
     def __repr__(self) -> str:
@@ -82,7 +93,14 @@ class Pod:
     def tool[**P, R](self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
     @overload
     def tool(
-        self, /, *, effect: Effect = "repeat", name: str | None = None, limits: Limits | None = None
+        self,
+        /,
+        *,
+        effect: Effect = "repeat",
+        name: str | None = None,
+        limits: Limits | None = None,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
     ) -> "_ToolDecorator": ...
     def tool(
         self,
@@ -92,12 +110,22 @@ class Pod:
         effect: Effect = "repeat",
         name: str | None = None,
         limits: Limits | None = None,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
     ) -> Any:
         """Declare a tool from an async function with typed parameters and a typed result.
 
+        ``limits`` hold in each process, ``rate`` over all of them; ``breaker`` leaves a failing tool alone for a while.
         `BadDeclaration` for a name taken or a signature that cannot be validated.
         """
-        decorator = _ToolDecorator(self, effect, name, limits)
+
+        def make(function: Callable[..., Awaitable[Any]]) -> Tool[..., Any]:
+            own = declared_name(function, name, "tool")
+            tool: Tool[..., Any] = Tool(function, own, effect, limits or self.limits, rate, breaker)
+            self.add_tool(tool)
+            return tool
+
+        decorator = _ToolDecorator(make)
         return decorator if function is None else decorator(function)
 
     def add_tool(self, tool: Tool[..., Any]) -> None:
@@ -121,21 +149,23 @@ class Pod:
         )
 
 
+def _redrivable(stream: Stream) -> Stream:
+    """A pod's own stream also takes what is brought back to one of its agents."""
+    redrive = subjects.redrive(stream.name, "*")
+    if any(subjects.covers(own, redrive) for own in stream.subjects):
+        return stream
+    return replace(stream, subjects=(*stream.subjects, redrive))
+
+
 class _ToolDecorator:
     """What ``@pod.tool(effect=…)`` returns. A class, because only one can be overloaded."""
 
-    def __init__(self, pod: Pod, effect: Effect, name: str | None, limits: Limits | None) -> None:
-        self._pod = pod
-        self._effect: Effect = effect
-        self._name = name
-        self._limits = limits
+    def __init__(self, make: Callable[[Callable[..., Awaitable[Any]]], Tool[..., Any]]) -> None:
+        self._make = make
 
     @overload
     def __call__[**P, R](self, function: Callable[Concatenate[ToolRun, P], Awaitable[R]], /) -> Tool[P, R]: ...
     @overload
     def __call__[**P, R](self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
     def __call__(self, function: Callable[..., Awaitable[Any]], /) -> Any:
-        name = declared_name(function, self._name, "tool")
-        tool: Tool[..., Any] = Tool(function, name, self._effect, self._limits or self._pod.limits)
-        self._pod.add_tool(tool)
-        return tool
+        return self._make(function)

@@ -9,7 +9,7 @@ from typing import Any
 from tieline.errors import BadDeclaration, BadSettings
 from tieline.messages import seconds
 
-__all__ = ["ConnectionSettings", "Limits", "PublishSettings", "Settings"]
+__all__ = ["Breaker", "ConnectionSettings", "Limits", "PublishSettings", "Rate", "Settings"]
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -37,6 +37,45 @@ class Limits:
         _at_least("limits.first_retry", self.first_retry, 0)
         _at_least("limits.longest_retry", self.longest_retry, self.first_retry)
         _at_least("limits.drain", self.drain, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``calls`` in ``per`` seconds, over all processes that run the tool. ``Rate(600, 60)`` is ten a second.
+
+    Calls are spaced evenly; after a pause up to ``burst`` of them may start at once, so that no ``per`` seconds see
+    more than ``calls + burst - 1``.
+    """
+
+    calls: float
+    per: float = 1.0
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.calls > 0:
+            raise BadSettings(f"rate.calls must be more than 0, not {self.calls!r}")
+        _at_least("rate.per", self.per, 0.001)
+        _at_least("rate.burst", self.burst, 1)
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one call to the next."""
+        return self.per / self.calls
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """After ``failures`` failed calls in a row, a tool is left alone for ``reset`` seconds; then one call is tried.
+
+    Each process judges for itself. Calls are handed back meanwhile and do not lose an attempt.
+    """
+
+    failures: int = 5
+    reset: float = 30.0
+
+    def __post_init__(self) -> None:
+        _at_least("breaker.failures", self.failures, 1)
+        _at_least("breaker.reset", self.reset, 0.01)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +124,11 @@ class Settings:
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     audit: bool = True  # facts go to CALL_AUDIT
+    large: int = 512 * 1024  # bytes; a payload or result over it travels in the object store
+    model: str | None = None  # what `call.model` asks where none is named, as pydantic-ai names it: provider:model
+
+    def __post_init__(self) -> None:
+        _at_least("large", self.large, 1024)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -106,6 +150,10 @@ class Settings:
                 raise BadSettings(f"{error} (from {', '.join(_variable(group, name) for name in values)})") from None
         if "TIELINE_AUDIT" in given:
             changes["audit"] = _truth("TIELINE_AUDIT", given.pop("TIELINE_AUDIT"))
+        if "TIELINE_LARGE" in given:
+            changes["large"] = _bytes("TIELINE_LARGE", given.pop("TIELINE_LARGE"))
+        if "TIELINE_MODEL" in given:
+            changes["model"] = given.pop("TIELINE_MODEL") or None
         if given:
             known = ", ".join(variables())
             raise BadSettings(f"{', '.join(sorted(given))}: no such setting; known are {known}")
@@ -116,7 +164,7 @@ def variables() -> list[str]:
     """The environment variables that `Settings.from_environment` knows, in order."""
     defaults = Settings()
     inner = [_variable(group, f.name) for group in ("connection", "publish") for f in fields(getattr(defaults, group))]
-    return [*inner, "TIELINE_AUDIT"]
+    return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", "TIELINE_MODEL"]
 
 
 def _variable(group: str, name: str) -> str:
@@ -133,6 +181,12 @@ def _parsed(group: str, name: str, text: str, default: object) -> object:
         except (BadDeclaration, ValueError):
             raise BadSettings(f"{variable}={text!r} is not a duration; write it like 30 or '30s'") from None
     return text if isinstance(default, str) else Path(text)
+
+
+def _bytes(variable: str, text: str) -> int:
+    if not text.isdecimal():
+        raise BadSettings(f"{variable}={text!r} is not a number of bytes")
+    return int(text)
 
 
 def _truth(variable: str, text: str) -> bool:

@@ -29,8 +29,8 @@ class Stream:
 
     ``max_age`` in seconds (None: for ever), ``max_bytes`` in bytes (None: no limit), ``duplicates`` is the window in
     seconds within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once`` lets each subject be
-    written a single time and nothing be deleted. ``delays`` lets `publish` delay its
-    messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
+    written a single time and nothing be deleted; ``keep_last`` keeps the newest message of each subject. ``delays``
+    lets `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Stream:
     replicas: int | None = None
     ttls: bool = True
     write_once: bool = False
+    keep_last: bool = False
     schedules: bool = False
     atomic: bool = False
     delays: bool = True
@@ -110,6 +111,33 @@ def default_streams() -> tuple[Stream, ...]:
             atomic=True,
             delays=False,
             description="facts by conversation",
+        ),
+        Stream(
+            name="STATE",
+            subjects=("state.*",),
+            max_age=30 * _DAY,
+            keep_last=True,
+            delays=False,
+            description="each conversation's state",
+        ),
+        Stream(
+            name="OBJ_TIELINE",
+            subjects=("$O.TIELINE.C.>", "$O.TIELINE.M.>"),
+            max_age=16 * _DAY,  # a day over the journal's: an object is used again for that long
+            max_bytes=1024 * _MIB,
+            ttls=False,
+            delays=False,
+            description="large payloads and results: an object store (ADR-20)",
+        ),
+        Stream(
+            name="RATE",
+            subjects=("rate.*",),
+            max_bytes=_MIB,
+            duplicates=60.0,
+            ttls=False,
+            keep_last=True,
+            delays=False,
+            description="when each rate-limited tool may be called next",
         ),
         Stream(
             name="DLQ",

@@ -4,12 +4,15 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from tieline.errors import BadDeclaration
 
 __all__ = [
     "as_filter",
     "audit",
+    "cancellations",
+    "cancelled",
     "check_filter",
     "check_template",
     "covers",
@@ -19,11 +22,21 @@ __all__ = [
     "is_step",
     "named_by",
     "nudge",
+    "object_chunks",
+    "object_meta",
     "overlaps",
+    "partial",
     "placeholders",
+    "present",
+    "rate",
     "redrive",
     "schedule",
+    "schedules",
+    "state",
     "step",
+    "step_filter",
+    "step_sibling",
+    "steps_in",
     "steps_of",
     "token",
     "tool_call",
@@ -35,6 +48,7 @@ _HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _STEP_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
+EVERYBODY: Final = "all"  # in place of an agent, in records for all of them; no agent may be called so
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
 
 
@@ -147,9 +161,40 @@ def step(agent: str, conversation: str, kind: str, key: str) -> str:
     return f"step.{agent}.{token(conversation)}.{kind}.{key}"
 
 
+def step_filter(agent: str, kind: str) -> str:
+    """What matches every record of one kind that an agent's steps have."""
+    return f"step.{agent}.*.{kind}.*"
+
+
 def steps_of(agent: str) -> str:
     """The filter of everything in one agent's journal."""
     return f"step.{agent}.>"
+
+
+def steps_in(agent: str, conversation: str) -> str:
+    """What matches every record that an agent has of a conversation."""
+    return f"step.{agent}.{token(conversation)}.*.*"
+
+
+def step_sibling(subject: str, kind: str) -> str:
+    """The record of another kind that belongs to the same step: its park record, its question."""
+    parts = subject.split(".")
+    return ".".join([*parts[:3], kind, parts[4]])
+
+
+def cancelled(conversation: str) -> str:
+    """Where it is recorded, for every agent, that a conversation is cancelled."""
+    return step(EVERYBODY, conversation, "cancel", "cancelled")
+
+
+def cancellations() -> str:
+    """What matches the cancel records of all conversations."""
+    return step_filter(EVERYBODY, "cancel")
+
+
+def state(conversation: str) -> str:
+    """Where the state of a conversation is kept."""
+    return f"state.{token(conversation)}"
 
 
 def is_step(subject: str) -> bool:
@@ -173,9 +218,39 @@ def schedule(msg_id: str) -> str:
     return f"schedule.{token(msg_id)}"
 
 
+def schedules() -> str:
+    """What matches all delayed messages that wait."""
+    return "schedule.*"
+
+
 def tool_call(tool: str) -> str:
     """Where the calls of one tool are published."""
     return f"tool.call.{tool}"
+
+
+def object_chunks(bucket: str, key: str) -> str:
+    """Where the parts of an object are stored, in order (ADR-20)."""
+    return f"$O.{bucket}.C.{key}"
+
+
+def object_meta(bucket: str, name: str) -> str:
+    """Where an object says what it is (ADR-20)."""
+    return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode('utf-8', 'surrogatepass')).decode()}"
+
+
+def present(pod: str, agent: str, version: str) -> str:
+    """Where the processes that run ``agent`` in that version of the pod answer."""
+    return f"tieline.present.{pod}.{agent}.{token(version)}"
+
+
+def rate(tool: str) -> str:
+    """Where the time of a tool's next free call is kept."""
+    return f"rate.{tool}"
+
+
+def partial(conversation: str) -> str:
+    """Where the text of a conversation is heard while a model still produces it; no stream stores it."""
+    return f"partial.{token(conversation)}"
 
 
 def tool_result(conversation: str) -> str:

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
@@ -11,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from tieline.codec import explain
 from tieline.errors import BadDeclaration, BadPayload
-from tieline.settings import Limits
+from tieline.settings import Breaker, Limits, Rate
 
 __all__ = ["Effect", "Tool", "ToolRun", "declared_name"]
 
@@ -25,12 +26,14 @@ _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 class ToolRun:
     """What a tool may know about the call it runs for, if its first parameter is a `ToolRun`.
 
-    ``key`` is the same for every run of the same call: hand it to the target as its idempotency key.
+    ``key`` is the same for every run of the same call: hand it to the target as its idempotency key. ``deadline``
+    (UTC) is when the caller's whole work is due, if it is: the tool is cancelled then.
     """
 
     key: str
     conversation: str
     attempt: int
+    deadline: datetime | None = None
 
 
 def declared_name(function: Callable[..., object], given: str | None, what: str) -> str:
@@ -49,14 +52,24 @@ class Tool[**P, R]:
     target drop the repeat that a crash between effect and record makes.
     """
 
-    def __init__(self, function: Callable[..., Awaitable[R]], name: str, effect: Effect, limits: Limits) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[R]],
+        name: str,
+        effect: Effect,
+        limits: Limits,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
         self.function = function
         self.name = name
         self.effect = effect
         self.limits = limits
+        self.rate = rate
+        self.breaker = breaker
         if not inspect.iscoroutinefunction(function):
             raise BadDeclaration(f"tool {name}: {function.__qualname__} must be an async def")
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())
         self._wants_run = bool(parameters) and hints.get(parameters[0].name) is ToolRun
         if self._wants_run:
@@ -78,6 +91,20 @@ class Tool[**P, R]:
             self.result: TypeAdapter[R] = TypeAdapter(hints["return"])
         except PydanticUserError as error:
             raise BadDeclaration(f"tool {name}: its types cannot be validated: {error.message}") from None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the arguments as they are sent: one object, camelCase, no further properties.
+
+        The same signature gives the same schema, property by property in the order of the parameters.
+        """
+        schema: dict[str, Any] = self.arguments.model_json_schema(by_alias=True, mode="validation")
+        return schema
+
+    @property
+    def result_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the value in a recorded result."""
+        return self.result.json_schema(by_alias=True, mode="serialization")
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r}, effect={self.effect!r})"

@@ -48,7 +48,7 @@ def test_every_environment_variable_with_its_default() -> None:
     settings = Settings()
     connection = [getattr(settings.connection, field.name) for field in fields(settings.connection)]
     publish = [getattr(settings.publish, field.name) for field in fields(settings.publish)]
-    defaults = [*connection, *publish, settings.audit]
+    defaults = [*connection, *publish, settings.audit, settings.large, settings.model]
     expected = {name: shown(default) for name, default in zip(variables(), defaults, strict=True)}
     assert rows("settings.md", "Environment") == expected
 
@@ -105,7 +105,9 @@ def test_every_header() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("kind", [facts.Published, facts.Started, facts.Settled, facts.Stepped])
+@pytest.mark.parametrize(
+    "kind", [facts.Published, facts.Started, facts.Settled, facts.Stepped, facts.ModelUsed, facts.Switched]
+)
 def test_every_fact_with_its_fields(kind: type[facts.Published]) -> None:
     section = (REFERENCE / "wire.md").read_text(encoding="utf-8").partition(f"### {kind.__name__.lower()}\n")[2]
     expected = ["callId" if f.name == "conversation" else to_camel(f.name) for f in fields(kind)]

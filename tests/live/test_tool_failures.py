@@ -99,27 +99,6 @@ async def test_a_tool_that_always_raises_is_a_failure_and_a_dead_letter(nats_ser
     assert len(letter.told["attempts"]) == 3
 
 
-async def test_a_tool_result_too_large_is_a_failure_and_not_for_ever(nats_server: Server) -> None:
-    pod = Pod("office", limits=QUICK)
-    caught: list[str] = []
-
-    @pod.tool(limits=Limits(attempts=2, first_retry=0.02))
-    async def web() -> str:
-        return "x" * 2_000_000
-
-    @pod.agent
-    async def booking(_: Book, call: Conversation) -> None:
-        try:
-            await call.tool(web)
-        except ToolFailed as error:
-            caught.append(str(error))
-
-    async with at_work(pod, nats_server.url) as office:
-        await office.bus.publish(Book(call_id="c1"))
-        await eventually(lambda: caught, what="the failure")
-    assert "2,000," in caught[0]
-
-
 async def test_an_agent_without_its_tools_waits_and_its_timeout_ends_that(nats_server: Server) -> None:
     pod = Pod("office")
     runs: list[int] = []

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
-from tieline import Conversation, Done, Limits, Message, Outcome, Refuse, Retry, Tool
+from tieline import Conversation, Done, Limits, Outcome, Refuse, Retry
+from tieline.context import Desk
 from tieline.errors import BadPayload, NotAccepted, ToolFailed, Unconfirmed, Unreachable, Unsettled
 from tieline.outcomes import Cause
 from tieline.runtime.duty import Incoming, Work
@@ -20,16 +22,13 @@ class Letter:
     payload: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     count: int = 1
+    origin: str = "CALL_INTENT-1-0"
 
 
 class Silent:
     """A desk for handlers that ask for nothing."""
 
-    async def publish(self, message: Message, after: float | None, conversation: str | None) -> None:
-        raise AssertionError(f"nobody publishes here: {message} {after} {conversation}")
-
-    async def tool(self, tool: Tool[..., object], arguments: dict[str, object]) -> object:
-        raise AssertionError(f"nobody calls tools here: {tool} {arguments}")
+    deadline: float | None = None
 
 
 class Job:
@@ -37,6 +36,7 @@ class Job:
 
     name = "job"
     give_up = None
+    guard = None
 
     def __init__(self, work: Work | None = None, timeout: float = 30.0) -> None:
         self.limits = Limits(timeout=timeout)
@@ -49,7 +49,7 @@ class Job:
 
 
 def call() -> Conversation:
-    return Conversation("c1", "job", "CALL_INTENT-1-0", 0.0, Silent())
+    return Conversation("c1", "job", "CALL_INTENT-1-0", 0.0, cast("Desk", Silent()))
 
 
 async def outcome_of(work: Work | None, limit: float = 30.0) -> Outcome:

@@ -42,8 +42,15 @@ def test_the_audit_is_on_or_off(text: str, value: bool) -> None:
     assert Settings.from_environment({"TIELINE_AUDIT": text}).audit is value
 
 
+def test_what_is_large_is_a_number_of_bytes() -> None:
+    assert Settings.from_environment({"TIELINE_LARGE": "65536"}).large == 65536
+    for text in ("1MB", "-5", "", "1e6", "100"):
+        with pytest.raises(BadSettings):
+            Settings.from_environment({"TIELINE_LARGE": text})
+
+
 def test_every_variable_is_told() -> None:
-    assert len(variables()) == 10
+    assert len(variables()) == 12
     assert "TIELINE_SERVERS" in variables()
     assert "TIELINE_PUBLISH_PATIENCE" in variables()
 

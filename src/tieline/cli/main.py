@@ -19,6 +19,7 @@ _COMMANDS = {
     "report": "tieline.cli.report",
     "pub": "tieline.cli.pub",
     "tail": "tieline.cli.tail",
+    "calls": "tieline.cli.calls",
 }
 _FAILED = 1
 _WRONG_USAGE = 2
@@ -49,7 +50,11 @@ def _app(wanted: str) -> typer.Typer:
     )
     app.callback()(_top)
     for name in [wanted] if wanted in _COMMANDS else list(_COMMANDS):
-        app.command(name)(getattr(import_module(_COMMANDS[name]), name))
+        command = getattr(import_module(_COMMANDS[name]), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 

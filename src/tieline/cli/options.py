@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from tieline.errors import BadDeclaration, BadSettings
+from tieline.messages import seconds
 from tieline.settings import Settings
 from tieline.wire.connection import Connection
 
-__all__ = ["JsonOption", "PodArgument", "ServerOption", "connected", "settings_of", "urls_of"]
+__all__ = ["JsonOption", "PodArgument", "ServerOption", "connected", "moment", "settings_of", "urls_of"]
 
 ServerOption = Annotated[
     list[str] | None,
@@ -38,6 +41,21 @@ def settings_of(servers: list[str] | None) -> Settings:
     settings = Settings.from_environment()
     urls = urls_of(servers)
     return replace(settings, connection=replace(settings.connection, servers=urls)) if urls else settings
+
+
+def moment(option: str, text: str, others: str = "") -> datetime:
+    """The time that an option gives: ISO 8601, or how long ago. `BadSettings` says what it takes, ``others`` first."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        pass
+    try:
+        return datetime.now().astimezone() - timedelta(seconds=seconds(text))
+    except BadDeclaration:
+        raise BadSettings(
+            f"{option} {text!r} is not understood; give {others}a time such as 2026-01-31T09:30, or 10m for "
+            "ten minutes ago"
+        ) from None
 
 
 @asynccontextmanager

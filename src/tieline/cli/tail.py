@@ -5,17 +5,16 @@ import base64
 import json as jsonlib
 import shutil
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from tieline import codec, subjects
 from tieline import headers as names
-from tieline.cli.options import JsonOption, ServerOption, connected
+from tieline.cli.options import JsonOption, ServerOption, connected, moment
 from tieline.cli.printing import line, print_json
-from tieline.errors import BadDeclaration, BadSettings, NotApplied, first_of
-from tieline.messages import seconds
+from tieline.errors import BadSettings, NotApplied, first_of
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
@@ -59,17 +58,7 @@ def _begin(text: str | None) -> int | datetime | None:
         return 1
     if text.isdigit():
         return int(text)
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        pass
-    try:
-        return datetime.now().astimezone() - timedelta(seconds=seconds(text))
-    except BadDeclaration:
-        raise BadSettings(
-            f"--from {text!r} is not understood; give start, a sequence, a time such as 2026-01-31T09:30, or 10m for "
-            "ten minutes ago"
-        ) from None
+    return moment("--from", text, "start, a sequence, ")
 
 
 async def _tail(

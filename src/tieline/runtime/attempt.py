@@ -1,17 +1,30 @@
 """`Attempt`: one run of a duty for one delivery, from opening to settlement."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.context import Conversation
 from tieline.runtime.bus import LONGEST_NAME, Bus
-from tieline.runtime.duty import Duty
+from tieline.runtime.duty import Duty, Incoming
 from tieline.runtime.history import NO_PAST, History, Past
 from tieline.runtime.steps import Steps
 from tieline.wire.delivery import Delivery
 
 __all__ = ["Attempt"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A delivery with its payload from the object store. The delivery itself keeps the reference, to travel on."""
+
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    count: int
+    origin: str
 
 
 class Attempt:
@@ -20,7 +33,7 @@ class Attempt:
     ``past`` is what earlier attempts came to; nothing is read for it on a first delivery.
     """
 
-    __slots__ = ("_bus", "call", "delivery", "duty", "past")
+    __slots__ = ("_bus", "call", "delivery", "duty", "past", "steps")
 
     def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
         """Cheap, and never fails: what is wrong with a payload is found by running."""
@@ -31,13 +44,24 @@ class Attempt:
         self.duty = duty
         self.delivery = delivery
         self.past = NO_PAST
-        steps = Steps(bus, duty.name, conversation, delivery)
-        self.call = Conversation(conversation, duty.name, delivery.origin, delivery.stored, steps)
+        self.steps = Steps(bus, duty.name, conversation, delivery)
+        self.call = Conversation(conversation, duty.name, delivery.origin, delivery.stored, self.steps)
 
     @property
     def version(self) -> str:
         """The version of the pod whose code runs."""
         return self._bus.pod.version
+
+    @property
+    def refers(self) -> bool:
+        """Whether the delivery carries a reference to its payload instead of the payload."""
+        return names.OBJECT in self.delivery.headers
+
+    async def whole(self) -> Incoming:
+        """A delivery that `refers`, with its payload. `ObjectGone` where that is no longer to be had."""
+        delivery = self.delivery
+        payload = await self._bus.objects.get(delivery.headers[names.OBJECT])
+        return _Whole(delivery.subject, payload, delivery.headers, delivery.count, delivery.origin)
 
     def history(self) -> History:
         """The journal of the attempts at this message."""
@@ -48,7 +72,7 @@ class Attempt:
     def comes_after(self, past: Past) -> None:
         """Earlier attempts came to ``past``; this one has the number after them."""
         self.past = past
-        self.call.attempt = past.next
+        self.call.attempt = self.steps.attempt = past.next
 
 
 def _conversation(delivery: Delivery) -> str | None:

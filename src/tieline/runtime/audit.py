@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from tieline import codec, subjects
 from tieline.errors import Unreachable
-from tieline.facts import Fact, Published, Settled, Started, Stepped
+from tieline.facts import Fact, ModelUsed, Published, Settled, Started, Stepped, Switched
 from tieline.wire.connection import ApiError, Connection, NoAnswer, Received
 
 __all__ = ["Audit"]
@@ -132,8 +132,8 @@ def _encoded(fact: Fact, at: float) -> bytes:
         return json.dumps(whole).encode()
 
 
-def _wire_names(kind: type[Published | Started | Settled | Stepped]) -> tuple[tuple[str, str], ...]:
+def _wire_names(kind: type[Fact]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, "callId" if f.name == "conversation" else to_camel(f.name)) for f in fields(kind))
 
 
-_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Published, Started, Settled, Stepped)}
+_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Published, Started, Settled, Stepped, Switched, ModelUsed)}

@@ -6,8 +6,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -17,18 +17,21 @@ from tieline import headers as names
 from tieline.errors import BadDeclaration, BadPayload
 from tieline.facts import Fact, Observer, Published
 from tieline.messages import Message, binding_of
+from tieline.partial import Partial
 from tieline.pod import Pod
 from tieline.runtime.audit import Audit
 from tieline.settings import Settings
 from tieline.wire import topology
-from tieline.wire.connection import Connection
+from tieline.wire.connection import Connection, Received
 from tieline.wire.feed import Feed
 from tieline.wire.journal import Journal
+from tieline.wire.objects import Objects
 from tieline.wire.publisher import PubAck, Publisher
 from tieline.wire.topology import Change
 
-__all__ = ["LONGEST_NAME", "Bus", "Outgoing", "connect", "timing"]
+__all__ = ["LONGEST_NAME", "Bus", "Outgoing", "connect", "deadline_in", "timing", "whole_seconds"]
 
+_PARTIALS = 10_000  # pieces that wait for a slow reader
 LONGEST_NAME = 1024  # characters of a conversation id; it travels in a header
 
 log = logging.getLogger("tieline.bus")
@@ -54,7 +57,8 @@ class Bus:
         self.connection = connection
         self.replica = f"{socket.gethostname()}:{os.getpid()}"
         self.publisher = Publisher(connection, settings.publish)
-        self.journal = Journal(connection, self.publisher)
+        self.objects = Objects(connection, self.publisher, settings.large)
+        self.journal = Journal(connection, self.publisher, self.objects)
         self.observers: list[Observer] = []
         self._audit = Audit(connection) if settings.audit else None
         if self._audit is not None:
@@ -67,12 +71,15 @@ class Bus:
         conversation: str | None = None,
         id: str | None = None,  # noqa: A002 - the field's word for it
         after: float | timedelta | None = None,
+        deadline: float | timedelta | None = None,
     ) -> str:
         """Publish ``message``; returns its id once the stream has stored it.
 
         ``conversation`` is the message's ``call_id`` unless given, ``id`` is made unless given: publish again with the
         same one after an error, and the server drops the repeat. ``after`` (seconds, or a timedelta) delays it; the
-        server keeps it meanwhile.
+        server keeps it meanwhile. ``deadline`` (seconds from now, or a timedelta) is when the whole work is due: it
+        travels with everything published because of this message, bounds timeouts and TTLs on the way, and work
+        that runs into it becomes a dead letter with the cause ``deadline``.
 
         Raises `NotAccepted` when the stream refused it, `Unconfirmed` when the server did not answer for
         ``publish.patience`` seconds, `Unreachable` when the connection is closed. A cancelled publish may be stored.
@@ -80,7 +87,9 @@ class Bus:
         unique = id or os.urandom(16).hex()
         named = conversation or codec.conversation_of(message) or unique
         wait = after.total_seconds() if isinstance(after, timedelta) else after
-        await self.store(self.outgoing(message, named, wait), unique, "", "")
+        within = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
+        due = None if within is None else time.time() + within
+        await self.store(self.outgoing(message, named, wait, due), unique, "", "")
         return unique
 
     async def plan(self, *, force: bool = False) -> list[Change]:
@@ -108,22 +117,61 @@ class Bus:
     ) -> AsyncIterator[M]:
         """The messages of one class that its stream has stored and will store; like `feed`, typed.
 
-        What does not fit the class is passed over with a line in the log.
+        What does not fit the class is passed over with a line in the log, and so is what is gone from the object store.
         """
         async for delivery in self.feed(binding_of(model).filter, start=start, to_end=to_end):
             try:
-                yield codec.decode(model, delivery.payload)
+                reference = delivery.headers.get(names.OBJECT)
+                payload = delivery.payload if reference is None else await self.objects.get(reference)
+                yield codec.decode(model, payload)
             except BadPayload as error:
                 log.warning("%s:%d passed over: %s", delivery.stream, delivery.seq, error)
 
-    def outgoing(self, message: Message, conversation: str, after: float | None) -> Outgoing:
-        """``message`` ready to be stored in ``conversation``. `BadDeclaration` where no stream stores or delays it."""
+    async def partials(self, conversation: str) -> AsyncGenerator[Partial]:
+        """What models say in ``conversation`` from now on, piece by piece, while they say it.
+
+        Ends when this bus is closed; raises `Unreachable` when the connection is lost for good. Pieces are lost while
+        it is away, and where the reader is more than 10,000 behind: what counts is what becomes of the whole answer.
+        """
+        heard: asyncio.Queue[Partial | None] = asyncio.Queue()
+
+        def hear(received: Received) -> None:
+            if heard.qsize() < _PARTIALS:
+                with suppress(BadPayload):  # somebody else's idea of a piece
+                    heard.put_nowait(codec.decode(Partial, received.payload))
+
+        def lost(_: object) -> None:
+            heard.put_nowait(None)
+
+        listening = self.connection.listen(subjects.partial(conversation), hear)
+        self.connection.lost.add_done_callback(lost)
+        try:
+            while (partial := await heard.get()) is not None:
+                yield partial
+            if not self.connection.lost.cancelled():
+                self.connection.lost.result()
+        finally:
+            self.connection.lost.remove_done_callback(lost)
+            await listening.stop()
+
+    def outgoing(
+        self, message: Message, conversation: str, after: float | None = None, deadline: float | None = None
+    ) -> Outgoing:
+        """``message`` ready to be stored in ``conversation``. `BadDeclaration` where no stream stores or delays it.
+
+        ``deadline`` is in seconds since 1970; what lies beyond it is not worth delivering, so it bounds the TTL.
+        """
         binding = binding_of(type(message))
         subject = codec.subject_of(message)
         stream = self.pod.stream_of(subject)
         if after is not None and not stream.delays:
             raise BadDeclaration(f"stream {stream.name} delays nothing ({subject}); declare it with delays=True")
-        headers = self.about(conversation) | timing(subject, binding.ttl, after)
+        ttl, headers = binding.ttl, self.about(conversation)
+        if deadline is not None:
+            headers[names.DEADLINE] = datetime.fromtimestamp(deadline, UTC).isoformat(timespec="milliseconds")
+            left = deadline - time.time() - (after or 0.0)
+            ttl = min(ttl or left, left) if stream.ttls else ttl
+        headers |= timing(subject, ttl, after)
         return Outgoing(message, conversation, subject, codec.encode(message), headers)
 
     async def store(self, outgoing: Outgoing, msg_id: str, cause: str, by: str) -> PubAck:
@@ -133,7 +181,11 @@ class Bus:
             headers[names.CAUSE] = cause
         delayed = "Nats-Schedule" in headers
         subject = subjects.schedule(msg_id) if delayed else outgoing.subject
-        ack = await self.publisher.publish(subject, outgoing.payload, headers)
+        payload, claim = await self.objects.lighten(
+            outgoing.conversation, outgoing.payload, {"callId": outgoing.conversation}
+        )
+        headers |= claim
+        ack = await self.publisher.publish(subject, payload, headers)
         self.observe(lambda: _published(outgoing, by, subject, ack, headers))
         return ack
 
@@ -170,6 +222,8 @@ class Bus:
 
 def _published(outgoing: Outgoing, by: str, subject: str, ack: PubAck, headers: Mapping[str, str]) -> Published:
     ttl = headers.get(names.TTL)
+    reference = headers.get(names.OBJECT)  # a fact has no room for what its message had none for
+    shown = {"callId": outgoing.conversation, "tielineObject": reference}
     return Published(
         conversation=outgoing.conversation,
         by=by,
@@ -178,7 +232,7 @@ def _published(outgoing: Outgoing, by: str, subject: str, ack: PubAck, headers: 
         seq=ack.seq,
         msg_id=headers[names.MSG_ID],
         cause=headers.get(names.CAUSE, ""),
-        payload=codec.redacted(outgoing.message),
+        payload=codec.redacted(outgoing.message) if reference is None else shown,
         expires=None if ttl is None else time.time() + int(ttl),
     )
 
@@ -194,12 +248,24 @@ def timing(subject: str, ttl: float | None, after: float | None) -> dict[str, st
             "Nats-Schedule": f"@at {due.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}",
             "Nats-Schedule-Target": subjects.due(subject),
         }
-        return headers if ttl is None else headers | {"Nats-Schedule-TTL": _whole_seconds(ttl)}
-    return {} if ttl is None else {names.TTL: _whole_seconds(ttl)}
+        return headers if ttl is None else headers | {"Nats-Schedule-TTL": whole_seconds(ttl)}
+    return {} if ttl is None else {names.TTL: whole_seconds(ttl)}
 
 
-def _whole_seconds(ttl: float) -> str:
-    return str(max(1, math.ceil(ttl)))  # NATS takes whole seconds; never shorter than declared
+def whole_seconds(ttl: float) -> str:
+    """A TTL as NATS takes it: whole seconds, at least one, never shorter than asked."""
+    return str(max(1, math.ceil(ttl)))
+
+
+def deadline_in(headers: Mapping[str, str]) -> float | None:
+    """The deadline a message carries, in seconds since 1970; None where it has none or it cannot be read."""
+    text = headers.get(names.DEADLINE)
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
 
 
 @asynccontextmanager

@@ -1,15 +1,13 @@
-"""`Duty`: what a worker does with each delivery. An agent's handlers are one, a tool is the other."""
+"""`Duty`: what a worker does with each delivery. An agent's handlers are one, a tool is another."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Protocol
 
-from tieline.agent import Agent
 from tieline.context import Conversation
-from tieline.outcomes import Cause
+from tieline.outcomes import Cause, HandBack, Outcome
 from tieline.settings import Limits
 
-__all__ = ["AgentDuty", "Duty", "Incoming", "Work"]
+__all__ = ["Duty", "Guard", "Incoming", "Work"]
 
 type Work = Callable[[Conversation], Awaitable[object]]
 
@@ -25,9 +23,21 @@ class Incoming(Protocol):
     def headers(self) -> Mapping[str, str]: ...
     @property
     def count(self) -> int: ...
+    @property
+    def origin(self) -> str: ...
 
 
 type GiveUp = Callable[[Incoming, Cause, str], Awaitable[None]]
+
+
+class Guard(Protocol):
+    """Decides when work may begin, and learns what became of it."""
+
+    async def enter(self, call: Conversation, delivered: int) -> int | HandBack:
+        """A permit, as soon as the work may begin; or the word to hand it back. Cancellation takes nothing."""
+
+    def leave(self, permit: int, outcome: Outcome | None) -> None:
+        """The work that had this permit is over; without an outcome where it was interrupted."""
 
 
 class Duty(Protocol):
@@ -42,19 +52,9 @@ class Duty(Protocol):
         """The work that the payload asks for. `BadPayload` where it asks for nothing we know."""
 
     @property
+    def guard(self) -> Guard | None:
+        """Who decides when work may begin; None where it always may."""
+
+    @property
     def give_up(self) -> GiveUp | None:
         """Tells whoever waits that this message will never be handled. May be called twice for one message."""
-
-
-class AgentDuty:
-    """Handling messages as an agent declares."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.name = agent.name
-        self.limits = agent.limits
-        self._agent = agent
-        self.give_up = None  # nobody waits for an agent: who published walked away
-
-    def open(self, incoming: Incoming) -> Work:
-        message, handler = self._agent.open(incoming.subject, incoming.payload)
-        return partial(handler, message)

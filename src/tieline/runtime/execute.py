@@ -2,11 +2,12 @@
 
 import asyncio
 import math
+import time
 from dataclasses import replace
 
 from tieline.context import Conversation
-from tieline.errors import BadPayload, ToolFailed, Unconfirmed, Unreachable, Unsettled
-from tieline.outcomes import Cause, Done, Outcome, Refuse, Retry
+from tieline.errors import BadPayload, NoReply, ObjectGone, ToolFailed, Unconfirmed, Unreachable, Unsettled
+from tieline.outcomes import Cause, Done, Outcome, Park, Parking, Refuse, Retry
 from tieline.runtime.duty import Duty, Incoming
 
 __all__ = ["execute"]
@@ -21,19 +22,29 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
     except BadPayload as error:
         cause = _told(Cause("invalid", str(error), "BadPayload"))
         return Refuse(cause.reason, cause)
-    limit = _Limit(duty.limits.timeout)
+    due = call.due
+    left = duty.limits.timeout if due is None else due - time.time()
+    if left <= 0:
+        return _too_late("its deadline had passed before it ran")
+    limit = _Limit(min(left, duty.limits.timeout))
     try:
         answer = await work(call)
-    except (Unreachable, Unconfirmed, Unsettled):
-        raise  # the bus failed, not the message: it comes again and this run does not count
+    except Parking:
+        return Park(())
+    except BaseExceptionGroup as group:  # of a TaskGroup: one of its tasks parks, or several fail
+        return _of_several(group)
+    except (Unreachable, Unconfirmed, Unsettled, ObjectGone):
+        raise  # the bus failed, not the message, or an object is gone for every run: the worker knows what to do
     except asyncio.CancelledError as error:
         if limit.others_cancelled():
             raise
         if not limit.reached:  # nobody wants this run to end: something the handler awaited was cancelled
             return _raised(error)
+        if due is not None and time.time() >= due:
+            return _too_late("its deadline passed while it ran")
         reason = f"the handler ran longer than its timeout of {duty.limits.timeout:g} s"
         return Retry(reason, cause=Cause("timeout", reason, "TimeoutError"))
-    except ToolFailed as error:  # recorded: another run would get the same
+    except (ToolFailed, NoReply) as error:  # recorded: another run would get the same
         cause = _told(Cause.of(error, "refused"))
         return Refuse(cause.reason, cause)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; all of it is an answer
@@ -41,6 +52,15 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
     finally:
         limit.over()
     return _answered(answer)
+
+
+def _of_several(group: BaseExceptionGroup[BaseException]) -> Outcome:
+    parking, others = group.split(Parking)
+    if parking is not None and others is None:
+        return Park(())
+    if not isinstance(others or group, Exception):
+        raise group
+    return _raised(group)
 
 
 def _answered(answer: object) -> Outcome:
@@ -56,6 +76,10 @@ def _answered(answer: object) -> Outcome:
     said = f"{answer!r:.200}" if isinstance(answer, Retry | Refuse) else type(answer).__name__
     reason = f"the handler returned {said}; it returns None, Done, Retry or Refuse, with a text and seconds"
     return Refuse(reason, Cause("refused", reason))
+
+
+def _too_late(reason: str) -> Outcome:
+    return Refuse(reason, Cause("deadline", reason))
 
 
 def _raised(error: BaseException) -> Retry:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tieline import subjects
+from tieline import headers, subjects
 from tieline.codec import digest
 from tieline.outcomes import Cause
 from tieline.wire.journal import Journal, Record
@@ -19,17 +19,21 @@ __all__ = ["NO_PAST", "History", "Past"]
 _PAGE = 12  # attempts looked up at once: more than the limit and its vanishings
 _SHARED_VANISHINGS = 2  # after as many, the message runs alone, and only then does dying count
 
-type Ended = Literal["raised", "interrupted"]
+type Ended = Literal["raised", "interrupted", "parked"]
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What earlier attempts came to. ``counted`` is what the limit is compared with, ``next`` the number to run as."""
+    """What earlier attempts came to. ``counted`` is what the limit is compared with, ``next`` the number to run as.
+
+    ``over``: a run of this message came to `Done`, so that whatever brings it again comes too late.
+    """
 
     counted: int
     vanished: int
     next: int
     tries: tuple[Record, ...]
+    over: bool = False
 
     @property
     def alone(self) -> bool:
@@ -48,6 +52,7 @@ class History:
         self._replica = replica
         self._agent = agent
         self._conversation = conversation
+        self._origin = origin
         self._key = digest(origin, run)
 
     async def past(self) -> Past:
@@ -58,12 +63,13 @@ class History:
         while True:
             numbers = range(first, first + _PAGE)
             found = await self._journal.read(
-                [self._subject(n) for n in numbers] + [self._subject(n, "-end") for n in numbers]
+                [self._over, *(self._subject(n) for n in numbers), *(self._subject(n, "-end") for n in numbers)]
             )
+            over = self._over in found
             starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
             ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
             if numbers[-1] not in starts and numbers[-1] not in ends:
-                return _judged(starts, ends)
+                return _judged(starts, ends, over)
             first += _PAGE
 
     async def begin(self, past: Past, delivered: int) -> Past:
@@ -85,6 +91,14 @@ class History:
         counted = past.counted + (how == "raised")
         return Past(counted, past.vanished, past.next + 1, (*past.tries, record))
 
+    async def over(self) -> None:
+        """Record that a message that may come again is done."""
+        await self._journal.write(self._over, self._stamp(), headers.about_origin(self._origin))
+
+    @property
+    def _over(self) -> str:
+        return subjects.step(self._agent, self._conversation, "over", self._key)
+
     def _subject(self, number: int, suffix: str = "") -> str:
         return subjects.step(self._agent, self._conversation, "attempt", f"{self._key}-{number}{suffix}")
 
@@ -92,7 +106,7 @@ class History:
         return {"at": round(time.time(), 3), "by": self._replica}
 
 
-def _judged(starts: dict[int, Record], ends: dict[int, Record]) -> Past:
+def _judged(starts: dict[int, Record], ends: dict[int, Record], over: bool = False) -> Past:
     counted = vanished = 0
     tries: list[Record] = []
     last = max([*starts, *ends], default=0)
@@ -106,4 +120,4 @@ def _judged(starts: dict[int, Record], ends: dict[int, Record]) -> Past:
         vanished += 1
         counted += bool(start and start.get("alone"))
         tries.append({**(start or {"n": number}), "end": "vanished"})
-    return Past(counted, vanished, max(last, 1) + 1, tuple(tries))
+    return Past(counted, vanished, max(last, 1) + 1, tuple(tries), over)

@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from tieline.errors import BadDeclaration, first_of
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus
-from tieline.runtime.duty import AgentDuty, Duty
+from tieline.runtime.cancelled import Cancellations, Cancelled
+from tieline.runtime.duty import Duty
 from tieline.runtime.executor import ToolDuty
+from tieline.runtime.handling import AgentDuty
+from tieline.runtime.park import WakerDuty
 from tieline.runtime.slots import Gate
+from tieline.runtime.unclaimed import Unclaimed
+from tieline.runtime.versions import Presence
 from tieline.runtime.worker import Worker
 from tieline.wire.consumer import PullConsumer
-from tieline.wire.topology import consumers_of
+from tieline.wire.topology import consumers_of, waker_name
 
 __all__ = ["Host", "names_of"]
 
@@ -34,45 +39,68 @@ class Host:
 
     def __init__(self, bus: Bus, names: Iterable[str]) -> None:
         self._bus = bus
+        names = list(names)
+        self._unclaimed = Unclaimed(bus) if "tools" in names else None
+        self._presence = Presence(bus, (name for name in names if name in bus.pod.agents))
         # Tools have a gate of their own: a handler that runs alone waits for the tools it calls.
         handlers, tools = Gate(), Gate()
+        self._cancellations = Cancellations(bus, self._stop_conversation)
         self._workers = [
             Worker(
                 bus,
                 duty,
                 PullConsumer(bus.connection, stream, duty.name),
                 tools if isinstance(duty, ToolDuty) else handlers,
+                # An answer that nobody wants any more is no dead letter.
+                Cancelled() if isinstance(duty, WakerDuty) else self._cancellations.cancelled,
             )
-            for duty, stream in _duties(bus, list(names))
+            for duty, stream in _duties(bus, names)
         ]
         self._pumps: list[asyncio.Task[None]] = []
         self._stopped = False
 
     async def run(self) -> None:
         """Pull, execute and settle until stopped. Cancellation hands back at once what is running."""
+        self._presence.start()
         try:
             async with asyncio.TaskGroup() as group:
                 lost = group.create_task(self._until_lost())
-                self._pumps = [group.create_task(worker.pump()) for worker in self._workers]
+                beside = [lost, group.create_task(self._cancellations.watch())]
+                self._pumps = [group.create_task(self._pump(worker)) for worker in self._workers]
+                beside += [group.create_task(self._unclaimed.watch())] if self._unclaimed else []
                 await asyncio.sleep(0)  # a pump that is cancelled before it began would hand nothing back
                 if self._stopped:
                     self.stop()
                 try:
                     await asyncio.wait(self._pumps)
                 except asyncio.CancelledError:
-                    if not any(task.done() for task in (lost, *self._pumps)):  # cancelled, not failed
+                    if not any(task.done() for task in (*beside, *self._pumps)):  # cancelled, not failed
                         for worker in self._workers:
                             worker.hurry()
                     raise
-                lost.cancel()
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as errors:
             raise first_of(errors) from None
+        finally:
+            await self._cancellations.close()
+            await self._presence.close()
 
     def stop(self) -> None:
         """Stop taking; `run` returns when what is running has been settled or handed back."""
+        self._presence.leave()
         self._stopped = True
         for pump in self._pumps:
             pump.cancel()
+
+    async def _pump(self, worker: Worker) -> None:
+        """Nothing is taken before it is known what is cancelled."""
+        await self._cancellations.known.wait()
+        await worker.pump()
+
+    def _stop_conversation(self, conversation: str) -> None:
+        for worker in self._workers:
+            worker.stop(conversation)
 
     async def _until_lost(self) -> None:
         await asyncio.shield(self._bus.connection.lost)
@@ -85,7 +113,9 @@ def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
         raise BadDeclaration(
             f"pod {pod.name} has no {', '.join(unknown) or 'names'}; it has {', '.join(names_of(pod))}"
         )
-    wanted: dict[str, Duty] = {name: AgentDuty(pod.agents[name]) for name in names if name in pod.agents}
+    wanted: dict[str, Duty] = {name: AgentDuty(bus, pod.agents[name]) for name in names if name in pod.agents}
     if "tools" in names:
         wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
+    if any(name in pod.agents for name in names):
+        wanted[waker_name(pod)] = WakerDuty(bus, waker_name(pod), pod.limits)
     return [(wanted[c.durable], c.stream) for c in consumers_of(pod) if c.durable in wanted]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tieline.wire.delivery import Delivery
+from tieline.runtime.attempt import Attempt
 
 __all__ = ["Lease"]
 
@@ -10,24 +10,24 @@ _RENEW = 1 / 3  # of the ack wait: survives two lost renewals in a row
 
 
 class Lease:
-    """The deliveries one worker holds. Written by the worker's tasks, read by `keep`; one loop."""
+    """The attempts whose deliveries one worker holds. Written by the worker's tasks, read by `keep`; one loop."""
 
     def __init__(self, ack_wait: float) -> None:
         self._every = ack_wait * _RENEW
-        self._held: set[Delivery] = set()
+        self.held: set[Attempt] = set()
 
-    def hold(self, delivery: Delivery) -> None:
+    def hold(self, attempt: Attempt) -> None:
         """From now on, do not let the server think we died with it."""
-        self._held.add(delivery)
+        self.held.add(attempt)
 
-    def release(self, delivery: Delivery) -> None:
+    def release(self, attempt: Attempt) -> None:
         """It is settled."""
-        self._held.discard(delivery)
+        self.held.discard(attempt)
 
     async def keep(self) -> None:
         """Renew for ever. A handler that blocks the event loop for a whole ack wait loses its leases: use threads."""
         while True:
             await asyncio.sleep(self._every)
-            for delivery in list(self._held):
-                if delivery in self._held:
-                    await delivery.extend()
+            for attempt in list(self.held):
+                if attempt in self.held:
+                    await attempt.delivery.extend()

@@ -10,9 +10,11 @@ from tieline import subjects
 from tieline.codec import digest
 from tieline.errors import NotAccepted, Unsettled
 from tieline.facts import Ending
-from tieline.outcomes import Cause, Done, Outcome, Refuse, Retry
+from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry
 from tieline.runtime.attempt import Attempt
+from tieline.runtime.bus import Bus
 from tieline.runtime.history import Past
+from tieline.runtime.park import LONGEST_NAK, park, sleep_aside
 from tieline.runtime.retry import back_off
 from tieline.wire.publisher import Publisher
 
@@ -21,51 +23,65 @@ __all__ = ["settle"]
 log = logging.getLogger("tieline.settle")
 
 
-async def settle(attempt: Attempt, outcome: Outcome, publisher: Publisher) -> tuple[Ending, str]:
+async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> tuple[Ending, str]:
     """Publish what became of the message, then release it; how it ended and why.
 
     In this order: a crash between the two repeats the publish, which the server drops by message id. The other order
     would lose it. Raises `Unsettled` when the outcome could not be recorded: the message will be delivered again.
     """
-    match outcome:
-        case Done():
-            await attempt.delivery.ack()
-            return "done", ""
-        case Retry(reason, after, cause):
-            return await _retry(attempt, after, cause or Cause("raised", reason), publisher)
-        case Refuse(reason, cause):
-            return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, publisher)
-        case _:
-            assert_never(outcome)
-
-
-async def _retry(attempt: Attempt, after: float | None, cause: Cause, publisher: Publisher) -> tuple[Ending, str]:
     try:
-        past = await attempt.history().end(attempt.past, "raised", cause)
+        match outcome:
+            case Done():
+                await _done(attempt, bus)
+                return "done", ""
+            case Retry(reason, after, cause):
+                return await _retry(attempt, after, cause or Cause("raised", reason), bus)
+            case Refuse(reason, cause):
+                return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, bus)
+            case Park(waits):
+                await park(attempt, waits, bus)
+                return "parked", f"waits for {len(waits)} answers or times"
+            case HandBack(reason, after):
+                await attempt.delivery.nak(after)
+                return "interrupted", reason
+            case _:
+                assert_never(outcome)
     except NotAccepted as error:
-        raise Unsettled(
-            f"attempt {attempt.past.next} at {attempt.call.origin} could not be recorded: {error}"
-        ) from error
+        raise Unsettled(f"the outcome of {attempt.call.origin} could not be recorded: {error}") from error
+
+
+async def _done(attempt: Attempt, bus: Bus) -> None:
+    """In this order: objects that went before the acknowledgement would be missing to a run that comes again."""
+    ends = attempt.steps.ended
+    if (ends or not attempt.delivery.fresh) and not attempt.past.over:
+        await attempt.history().over()
+    await attempt.delivery.ack()
+    if ends:
+        await bus.objects.remove(attempt.call.id)
+
+
+async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) -> tuple[Ending, str]:
+    past = await attempt.history().end(attempt.past, "raised", cause)
     if past.counted >= attempt.duty.limits.attempts:
-        return await _dead_letter(attempt, cause, past, publisher)
+        return await _dead_letter(attempt, cause, past, bus)
     wait = back_off(attempt.duty.limits, past.counted) if after is None else after
-    expires = attempt.delivery.expires
-    if expires is not None and time.time() + wait >= expires:
-        late = Cause("expired", f"its TTL ends before the next attempt; the last one: {cause.reason}", cause.error)
-        return await _dead_letter(attempt, late, past, publisher)
-    await attempt.delivery.nak(wait)
-    return "retry", cause.reason
+    ends = [end for end in (attempt.delivery.expires, attempt.call.due) if end is not None]
+    if ends and time.time() + wait >= min(ends):
+        late = Cause("expired", f"its time ends before the next attempt; the last one: {cause.reason}", cause.error)
+        return await _dead_letter(attempt, late, past, bus)
+    if wait <= LONGEST_NAK:
+        await attempt.delivery.nak(wait)
+        return "retry", cause.reason
+    await sleep_aside(attempt, wait, bus)  # put aside, so that long sleepers do not use up max_ack_pending
+    return "parked", f"tried again in {wait:.0f} s: {cause.reason}"
 
 
-async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) -> tuple[Ending, str]:
+async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[Ending, str]:
     delivery, call = attempt.delivery, attempt.call
-    payload, headers = _letter(attempt, cause, past, publisher)
-    try:
-        await publisher.publish(subjects.dead_letter(delivery.subject), payload, headers)
-        if attempt.duty.give_up is not None:
-            await attempt.duty.give_up(delivery, cause, call.id)
-    except NotAccepted as error:
-        raise Unsettled(f"the dead letter of {call.origin} could not be stored: {error}") from error
+    payload, headers = _letter(attempt, cause, past, bus.publisher)
+    await bus.publisher.publish(subjects.dead_letter(delivery.subject), payload, headers)
+    if attempt.duty.give_up is not None:
+        await attempt.duty.give_up(delivery, cause, call.id)
     log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
     await delivery.ack_kept()
     return "dead", f"{cause.kind}: {cause.reason}"

@@ -5,17 +5,20 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from tieline.errors import NotAccepted, TielineError, Unconfirmed, Unsettled
+from tieline import subjects
+from tieline.errors import NotAccepted, ObjectGone, TielineError, Unconfirmed, Unsettled
 from tieline.facts import Ending, Settled, Started
-from tieline.outcomes import Cause, Outcome, Refuse
+from tieline.outcomes import Cause, Done, HandBack, Outcome, Refuse
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
-from tieline.runtime.duty import Duty
+from tieline.runtime.cancelled import Cancelled
+from tieline.runtime.duty import Duty, Guard
 from tieline.runtime.execute import execute
 from tieline.runtime.history import Past
 from tieline.runtime.lease import Lease
 from tieline.runtime.settle import settle
 from tieline.runtime.slots import Gate, Slots
+from tieline.runtime.versions import UNVERSIONED, elsewhere, recording_of
 from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
 
@@ -30,11 +33,12 @@ _HAND_BACK = 3.0  # seconds that recording an interruption may take before the m
 class Worker:
     """One duty's pump and its running work. Never holds more deliveries than its slots."""
 
-    def __init__(self, bus: Bus, duty: Duty, consumer: PullConsumer, gate: Gate) -> None:
+    def __init__(self, bus: Bus, duty: Duty, consumer: PullConsumer, gate: Gate, cancelled: Cancelled) -> None:
         self._bus = bus
         self._duty = duty
         self._consumer = consumer
         self._gate = gate
+        self._cancelled = cancelled
         self._slots = Slots(duty.limits.concurrency)
         self._lease = Lease(duty.limits.ack_wait)
         self._running: set[asyncio.Task[None]] = set()
@@ -69,6 +73,13 @@ class Worker:
         """Let the drain hand back at once what runs."""
         self._hurry = True
 
+    def stop(self, conversation: str) -> None:
+        """End the handlers that run for a cancelled conversation, named by its token."""
+        if conversation in self._cancelled.records:
+            for attempt in list(self._lease.held):
+                if subjects.token(attempt.call.id) == conversation:
+                    attempt.steps.stop()
+
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that begins at once: a handler that never waits costs no turn of the loop."""
         task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
@@ -100,11 +111,12 @@ class Worker:
 
     async def _work(self, delivery: Delivery) -> None:
         attempt = Attempt(self._bus, self._duty, delivery)
-        self._lease.hold(delivery)
+        self._lease.hold(attempt)
         began = asyncio.get_running_loop().time()
         try:
-            outcome = await (self._first(attempt) if delivery.count == 1 else self._again(attempt))
-            how, why = await settle(attempt, outcome, self._bus.publisher)
+            guard = self._duty.guard
+            outcome = await (self._attempted(attempt) if guard is None else self._guarded(guard, attempt))
+            how, why = await settle(attempt, outcome, self._bus)
             self._tell(attempt, how, why, began)
         except (Unsettled, Unconfirmed) as error:
             log.error("%s [%s] comes again: %s", self._duty.name, attempt.call.id, error)
@@ -113,7 +125,7 @@ class Worker:
             await self._hand_back(attempt, began, "this process is stopping", 0.0)
             raise
         finally:
-            self._lease.release(delivery)
+            self._lease.release(attempt)
             self._slots.give()
 
     async def _first(self, attempt: Attempt) -> Outcome:
@@ -122,9 +134,24 @@ class Worker:
             await self._gate.opened()
         self._gate.enter()
         try:
-            return await execute(self._duty, attempt.delivery, attempt.call)
+            return await self._run(attempt)
         finally:
             self._gate.leave()
+
+    def _attempted(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome]:
+        return self._first(attempt) if attempt.delivery.fresh else self._again(attempt)
+
+    async def _guarded(self, guard: Guard, attempt: Attempt) -> Outcome:
+        """Work that waits for its turn, or is handed back before it began: that is no attempt."""
+        permit = await guard.enter(attempt.call, attempt.delivery.count)
+        if isinstance(permit, HandBack):
+            return permit
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._attempted(attempt)
+        finally:
+            guard.leave(permit, outcome)
+        return outcome
 
     async def _again(self, attempt: Attempt) -> Outcome:
         """A redelivery counts what came before, and records that it starts, before it runs.
@@ -135,15 +162,49 @@ class Worker:
         history = attempt.history()
         past = await history.past()
         attempt.comes_after(past)
+        if past.over:
+            return Done()  # a timer of a wait that ended long ago, or a delivery whose acknowledgement was lost
         if past.counted >= self._duty.limits.attempts:
             return _worn_out(past)
+        if self._bus.pod.version != UNVERSIONED and (handed := await self._other_version(attempt)) is not None:
+            return handed
         async with self._gate.alone() if past.alone else self._gate.beside():
             try:
                 attempt.comes_after(await history.begin(past, attempt.delivery.count))
             except NotAccepted as error:
                 raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
             self._bus.observe(lambda: Started(**self._named(attempt)))
-            return await execute(self._duty, attempt.delivery, attempt.call)
+            return await self._run(attempt)
+
+    async def _other_version(self, attempt: Attempt) -> HandBack | None:
+        """Where another version runs that recorded steps, it goes on; else this run is held against them."""
+        call, steps = attempt.call, attempt.steps
+        if self._duty.name not in self._bus.pod.agents:
+            return None
+        steps.recording = await recording_of(self._bus, self._duty.name, call.id, call.origin, steps.run)
+        if steps.recording is None:
+            return None
+        return await elsewhere(self._bus, self._duty.name, steps.recording, attempt.delivery.count)
+
+    async def _run(self, attempt: Attempt) -> Outcome:
+        steps, cancelled = attempt.steps, self._cancelled
+        if cancelled.records and (refusal := cancelled.refusal(attempt.call.id)) is not None:
+            return refusal
+        steps.task = asyncio.current_task()
+        try:
+            incoming = await attempt.whole() if attempt.refers else attempt.delivery
+            outcome = await execute(self._duty, incoming, attempt.call)
+        except ObjectGone as gone:
+            outcome = Refuse(str(gone), Cause.of(gone, "invalid"))
+        except BaseException:
+            steps.abandon()
+            if (refusal := cancelled.interrupted(steps)) is not None:
+                return refusal
+            raise
+        finally:
+            steps.task = None
+        outcome = steps.concluded(outcome)
+        return cancelled.interrupted(steps, outcome) or outcome if cancelled.records else outcome
 
     async def _hand_back(self, attempt: Attempt, began: float, why: str, wait: float) -> None:
         """Not the message's fault: say so, so that it does not count, and let another process have it."""

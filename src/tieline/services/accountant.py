@@ -1,7 +1,7 @@
 """The accountant: published = done + dead + expired + pending, for each stream and agent, from the bus alone.
 
-It reads what the streams stored (all of it, also from foreign clients), what facts and dead letters say became of it,
-and what the server says its consumers still owe, and lays the three side by side.
+It reads what the streams stored (all of it, also from foreign clients), what facts, dead letters and the journal say
+became of it, and what the server says its consumers still owe, and lays them side by side.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tieline.runtime.bus import Bus
 from tieline.services.ledger import Account, Row
 from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
-from tieline.wire.topology import Consumer, consumer_infos, consumers_of
+from tieline.wire.topology import consumer_infos, consumers_of, waker_name
 
 __all__ = ["Accountant", "run", "sum_subject", "take"]
 
@@ -34,11 +34,11 @@ def sum_subject(pod: str) -> str:
 
 
 class Accountant:
-    """Follows a pod's streams. One task each for the streams, the facts and the dead letters; one event loop."""
+    """Follows a pod's streams. A task each for the streams, the facts, the records and the dead letters; one loop."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        consumers = consumers_of(bus.pod)
+        consumers = [c for c in consumers_of(bus.pod) if c.durable != waker_name(bus.pod)]  # records are no messages
         self._streams = [name for name in bus.pod.streams if any(c.stream == name for c in consumers)]
         self._consumers = {(c.stream, c.durable): c for c in consumers}
         self._accounts = {key: Account(*key) for key in self._consumers}
@@ -52,13 +52,14 @@ class Accountant:
                 group.create_task(reading)
             while True:
                 await asyncio.sleep(_EVERY)
-                await self._look(settled=False)
+                await self._look()
 
     async def catch_up(self) -> None:
         """Read everything that is there now, then return."""
+        await self._look()  # first: what is acknowledged now has its facts and records on the bus before we read them
         for reading in self._readings(to_end=True):
             await reading
-        await self._look(settled=True)
+        await self._look()
 
     async def rows(self) -> list[Row]:
         """The sum as it stands: a row for each agent and stream, and one for messages that nobody consumes."""
@@ -74,6 +75,10 @@ class Accountant:
             filters = pod.streams[stream].subjects
             feed = Feed(connection, stream, filters, start=1, to_end=to_end, headers_only=True)
             readings.append(self._read_stream(feed))
+        kinds = [subjects.step_filter("*", "park"), subjects.step_filter("*", "over")]
+        steps = Feed(connection, "STEP", kinds, start=1, to_end=to_end, headers_only=True)
+        waiting = Feed(connection, "SCHEDULE", [subjects.schedules()], start=1, to_end=to_end, headers_only=True)
+        readings += [self._read_steps(steps), self._read_waiting(waiting)]
         readings.append(self._read_facts(self._bus.feed("call.audit.*", start=1, to_end=to_end)))
         dead = Feed(connection, "DLQ", ("DLQ.>",), start=1, to_end=to_end, headers_only=True)
         readings.append(self._read_dead(dead))
@@ -81,7 +86,31 @@ class Accountant:
 
     async def _read_stream(self, feed: Feed) -> None:
         async for delivery in feed:
-            self._stored(delivery.stream, delivery.seq, delivery.subject, delivery.expires)
+            stream, seq, subject = delivery.stream, delivery.seq, delivery.stored_as
+            of = _seq_in(delivery.origin, stream) if delivery.redriven else None
+            if of is None:
+                self._stored(stream, seq, subject, delivery.expires)
+                continue
+            for account in self._takers(stream, subject):
+                account.copied(seq, of, delivery.expires)
+
+    async def _read_steps(self, feed: Feed) -> None:
+        """What the journal has of messages that were put aside: facts may be lost with a process, records are not."""
+        async for delivery in feed:
+            _, agent, _, kind, _ = delivery.subject.split(".")
+            account, seq = self._account_of(delivery.headers.get(names.ORIGIN, ""), agent)
+            if account is not None and kind == "over":
+                account.over(seq)
+            elif account is not None:
+                account.put_aside(seq)
+
+    async def _read_waiting(self, feed: Feed) -> None:
+        """Messages that the server will bring back at their time."""
+        async for delivery in feed:
+            agent = delivery.headers.get("Nats-Schedule-Target", "").rpartition(".")[2]
+            account, seq = self._account_of(delivery.headers.get(names.ORIGIN, ""), agent)
+            if account is not None:
+                account.put_aside(seq)
 
     async def _read_facts(self, feed: Feed) -> None:
         async for delivery in feed:
@@ -93,35 +122,54 @@ class Accountant:
                 # A TTL may have removed the message before we read its stream; who published it still says so.
                 expires = fact.get("expires")
                 self._stored(stream, seq, str(fact.get("subject")), expires if isinstance(expires, float) else None)
-            elif fact.get("fact") == "settled" and fact.get("outcome") in ("done", "dead"):
-                self._ended(stream, str(fact.get("by")), seq, dead=fact.get("outcome") == "dead")
+            elif fact.get("fact") == "settled":
+                self._settled(stream, str(fact.get("by")), seq, str(fact.get("outcome")), str(fact.get("origin")))
 
     async def _read_dead(self, feed: Feed) -> None:
         async for delivery in feed:
             told = _object(delivery.headers.get(names.DEAD, "").encode())
             stream, seq = told.get("stream"), told.get("seq")
-            if isinstance(stream, str) and isinstance(seq, int):
-                self._ended(stream, str(told.get("agent")), seq, dead=True)
+            if not isinstance(stream, str) or not isinstance(seq, int):
+                continue
+            if told.get("cause") == "unknown" and stream in self._nobody:
+                self._nobody[stream].stored(seq)  # it was removed from its stream, maybe before we read that
+                self._nobody[stream].settled(seq, "dead")
+            self._settled(stream, str(told.get("agent")), seq, "dead", str(told.get("origin")))
 
     def _stored(self, stream: str, seq: int, subject: str, expires: float | None) -> None:
         if stream not in self._nobody:
             return
-        wanted_by = [key for key, consumer in self._consumers.items() if key[0] == stream and _takes(consumer, subject)]
-        for account in [self._accounts[key] for key in wanted_by] or [self._nobody[stream]]:
+        for account in self._takers(stream, subject) or [self._nobody[stream]]:
             account.stored(seq, expires)
 
-    def _ended(self, stream: str, agent: str, seq: int, *, dead: bool) -> None:
+    def _settled(self, stream: str, agent: str, seq: int, outcome: str, origin: str) -> None:
         account = self._accounts.get((stream, agent))
-        if account is not None:
-            account.ended(seq, "dead" if dead else "done")
+        if account is None:
+            return
+        match outcome:
+            case "done" | "dead" | "parked":
+                account.settled(seq, outcome, _seq_in(origin, stream))
 
-    async def _look(self, *, settled: bool) -> None:
-        """``settled``: everything told has been read, so that the newest floor may be believed at once."""
+    def _takers(self, stream: str, subject: str) -> list[Account]:
+        return [
+            self._accounts[key]
+            for key, consumer in self._consumers.items()
+            if key[0] == stream and any(subjects.covers(wanted, subject) for wanted in consumer.filters)
+        ]
+
+    def _account_of(self, origin: str, agent: str) -> tuple[Account | None, int]:
+        """The account of the message that a record is about, and its sequence."""
+        stream = origin.rsplit("-", 2)[0]
+        seq = _seq_in(origin, stream)
+        return (None, 0) if seq is None else (self._accounts.get((stream, agent)), seq)
+
+    async def _look(self) -> None:
+        """Close what nobody told us of, by what consumers owed at the last look: what is told of it was read since."""
         owed = await self._owed()
         now = time.time()
         for key, account in self._accounts.items():
             floor = owed.get(key, (0, 0))[0]
-            account.look(now, floor if settled else self._floors.get(key, 0))
+            account.look(now, self._floors.get(key, 0))
             account.forget(self._floors.get(key, 0))
             self._floors[key] = floor
         for account in self._nobody.values():
@@ -178,8 +226,11 @@ async def _answer(bus: Bus, accountant: Accountant, reply: str | None) -> None:
         await bus.connection.send(reply, json.dumps(rows).encode())
 
 
-def _takes(consumer: Consumer, subject: str) -> bool:
-    return any(subjects.covers(wanted, subject) for wanted in consumer.filters)
+def _seq_in(origin: str, stream: str) -> int | None:
+    """The sequence in ``stream`` of the message with this origin; None where it came from elsewhere."""
+    name, _, rest = origin.rpartition("-")
+    name, _, seq = name.rpartition("-")
+    return int(seq) if rest and name == stream and seq.isdecimal() else None
 
 
 def _object(payload: bytes) -> dict[str, object]:

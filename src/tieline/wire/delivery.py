@@ -15,7 +15,8 @@ class Delivery:
     """One delivery of a stored message.
 
     ``stream`` and ``seq`` name the message, ``origin`` is who it is across redelivery and redrive, ``count`` is how
-    often the server has delivered it (1 is no proof of a first run).
+    often the server has delivered it (1 is no proof of a first run). ``subject`` is what the message was published to
+    first; ``redriven`` says that it was brought back to this consumer alone, under the subject ``stored_as``.
     """
 
     __slots__ = (
@@ -26,15 +27,19 @@ class Delivery:
         "headers",
         "origin",
         "payload",
+        "redriven",
         "seq",
+        "stored_as",
         "stream",
         "subject",
     )
 
     def __init__(self, received: Received, connection: Connection) -> None:
-        self.subject = received.subject
         self.payload = received.payload
         self.headers: Mapping[str, str] = headers_of(received)
+        self.stored_as = received.subject
+        self.redriven = received.subject.startswith("redrive.")
+        self.subject = self.headers.get(names.SUBJECT, received.subject) if self.redriven else received.subject
         self._connection = connection
         self._reply = received.reply or ""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<consumer seq>.<timestamp>.<pending>; the second form of
@@ -48,6 +53,11 @@ class Delivery:
         # Who this message is across redelivery and redrive: its header, else where and when it was first stored.
         # The time is part of it, so that a stream made anew does not find the journal of its predecessor.
         self.origin = self.headers.get(names.ORIGIN) or f"{self.stream}-{self.seq}-{self._stored_ns // 1_000_000:x}"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing suggests that it was handled before. It may have been all the same."""
+        return self.count == 1 and not self.redriven
 
     @property
     def stored(self) -> float:

@@ -13,11 +13,12 @@ from typing import Any
 
 from tieline import codec, subjects
 from tieline import headers as names
-from tieline.errors import NotAccepted, Unreachable, Unsettled
-from tieline.wire.connection import Connection, Listening, NoAnswer, Received, headers_of
+from tieline.errors import NotAccepted, ObjectGone, Unreachable, Unsettled
+from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
+from tieline.wire.objects import Objects
 from tieline.wire.publisher import Publisher
 
-__all__ = ["Journal", "Record"]
+__all__ = ["Journal", "Record", "record_in"]
 
 log = logging.getLogger("tieline.journal")
 
@@ -27,27 +28,38 @@ _STREAM = "STEP"
 _TAKEN = 10077  # maximum messages per subject exceeded: somebody wrote this record before
 _LOOK = 1.0  # seconds between looks for records whose nudge may be lost
 _BATCH = 512  # subjects in one look
+_SHOWN = ("ok", "cause", "reason", "tool", "asked", "at", "by", "version")  # of a record that is too large to travel
 _PATIENCE = 30.0  # seconds without a leader before a read gives up
 
 
 class Journal:
     """Reads, writes and awaits records. One for each process; any number of tasks may use it."""
 
-    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+    def __init__(self, connection: Connection, publisher: Publisher, objects: Objects) -> None:
         self._connection = connection
         self._publisher = publisher
+        self._objects = objects
+        self._fetching: set[asyncio.Task[None]] = set()
         self._awaited: dict[str, list[asyncio.Future[Record]]] = {}
         self._listening: dict[str, Listening] = {}
         self._looking: asyncio.Task[None] | None = None
         self._singly = False  # a batched read got no answer where single ones did
 
     async def write(self, subject: str, record: Record, headers: Mapping[str, str] | None = None) -> bool:
-        """Write a record once. False where another writer was first: read theirs. Raises like `Publisher.publish`."""
+        """Write a record once. False where another writer was first: read theirs.
+
+        A large one goes to the object store. Raises like `Publisher.publish`, and `BadPayload` for the largest.
+        """
         payload = codec.to_json(record)
         # The id is of the content: a retry of this write is the same write, another result is another writer.
         unique = codec.digest(subject, payload.decode("utf-8", "surrogatepass"))
+        claim: Mapping[str, str] = {}
+        if len(payload) > self._objects.limit:
+            token = subject.split(".")[2]  # of step.<agent>.<conversation>.… and tool.result.<conversation>
+            shown = {"callId": subjects.named_by(token), **{k: record[k] for k in _SHOWN if k in record}}
+            payload, claim = await self._objects.lighten(shown["callId"] or token, payload, shown)
         try:
-            await self._publisher.publish(subject, payload, {**(headers or {}), names.MSG_ID: unique})
+            await self._publisher.publish(subject, payload, {**(headers or {}), **claim, names.MSG_ID: unique})
         except NotAccepted as error:
             # The server says 10077 also when the whole stream is full: only a record that is there is another writer's.
             if error.err_code == _TAKEN and ("per subject" in str(error) or subject in await self.read([subject])):
@@ -56,16 +68,56 @@ class Journal:
         return True
 
     async def read(self, wanted: Iterable[str]) -> dict[str, Record]:
-        """The records that exist among ``wanted`` subjects.
+        """The records that exist among ``wanted`` subjects. `ObjectGone` where a large one can no longer be read.
 
         Asks again while the stream has no leader; `Unsettled` when it does not answer for ``_PATIENCE`` seconds.
         """
-        found: dict[str, Record] = {}
+        return {subject: await self._whole(received) for subject, received in (await self._stored(wanted)).items()}
+
+    async def glance(self, wanted: Iterable[str]) -> dict[str, Record]:
+        """Like `read`, but large records come without what makes them large."""
+        return {subject: record_in(received.payload) for subject, received in (await self._stored(wanted)).items()}
+
+    async def subjects(self, pattern: str) -> list[str]:
+        """Where there are records, among all that ``pattern`` matches. `Unsettled` when the server does not say."""
+        found: list[str] = []
+        while True:
+            try:
+                info = await self._connection.api(
+                    f"STREAM.INFO.{_STREAM}", {"subjects_filter": pattern, "offset": len(found)}
+                )
+            except (NoAnswer, ApiError) as error:
+                raise Unsettled(f"the journal (stream {_STREAM}) does not say what it has: {error}") from error
+            page = list(info["state"].get("subjects") or ())
+            found += page
+            if not page or len(found) >= int(info.get("total", 0)):
+                return found
+
+    async def newer(self, pattern: str, after: int) -> tuple[dict[str, Record], int]:
+        """What was recorded on ``pattern`` after a sequence of the stream, and the sequence to ask after next time.
+
+        Not more than one page, oldest first: ask until there is nothing. `Unsettled` when the server does not answer.
+        """
+        body = json.dumps({"seq": after + 1, "next_by_subj": pattern, "batch": _BATCH}).encode()
+        try:
+            replies = await self._connection.request_all(f"$JS.API.DIRECT.GET.{_STREAM}", body)
+        except NoAnswer as silence:
+            raise Unsettled(f"the journal (stream {_STREAM}) does not answer: {silence}") from silence
+        found = [(headers_of(reply), reply.payload) for reply in replies if reply.status is None]
+        records = {told["Nats-Subject"]: record_in(payload) for told, payload in found}
+        return records, max((int(told["Nats-Sequence"]) for told, _ in found), default=after)
+
+    async def _stored(self, wanted: Iterable[str]) -> dict[str, Received]:
+        found: dict[str, Received] = {}
         remaining = list(wanted)
         for start in range(0, len(remaining), _BATCH):
             for received in await self._patiently(remaining[start : start + _BATCH]):
-                found[headers_of(received).get("Nats-Subject", "")] = _record(received.payload)
+                found[headers_of(received).get("Nats-Subject", "")] = received
         return found
+
+    async def _whole(self, received: Received) -> Record:
+        reference = headers_of(received).get(names.OBJECT)
+        return record_in(received.payload if reference is None else await self._objects.get(reference))
 
     async def _patiently(self, wanted: list[str]) -> list[Received]:
         loop = asyncio.get_running_loop()
@@ -115,20 +167,43 @@ class Journal:
 
     async def close(self) -> None:
         """Stop listening and looking."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        working = [*self._fetching, *([] if self._looking is None else [self._looking])]
+        for task in working:
+            task.cancel()
+        if working:
+            await asyncio.wait(working)
         for listening in self._listening.values():
             await listening.stop()
         self._listening.clear()
 
     def _heard(self, received: Received) -> None:
-        subject = headers_of(received).get("Nats-Subject", "")
-        self._arrived(subject, _record(received.payload))
+        headers = headers_of(received)
+        subject = headers.get("Nats-Subject", "")
+        if names.OBJECT not in headers:
+            self._arrived(subject, record_in(received.payload))
+        elif subject in self._awaited:
+            fetching = asyncio.create_task(self._fetch(subject, received), name="tieline-journal-fetch")
+            self._fetching.add(fetching)
+            fetching.add_done_callback(self._fetching.discard)
 
-    def _arrived(self, subject: str, record: Record) -> None:
+    async def _fetch(self, subject: str, received: Received) -> None:
+        """Get a large record for those who wait for it. What the bus does not give now, the next look asks for."""
+        try:
+            self._arrived(subject, await self._whole(received))
+        except ObjectGone as gone:
+            self._arrived(subject, gone)
+        except Unsettled as error:
+            log.warning("%s: %s", subject, error)
+        except Unreachable:
+            return  # the connection says so to whoever runs this process
+
+    def _arrived(self, subject: str, record: Record | ObjectGone) -> None:
         for future in self._awaited.pop(subject, []):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(record, ObjectGone):
+                future.set_exception(record)
+            else:
                 future.set_result(record)
 
     async def _look_for_lost_nudges(self) -> None:
@@ -139,17 +214,17 @@ class Journal:
             if not waiting:
                 continue
             try:
-                found = await self.read(waiting)
+                found = await self._stored(waiting)
+                for subject, received in found.items():
+                    await self._fetch(subject, received)
             except Unsettled as error:
                 log.warning("still waiting for %d results: %s", len(waiting), error)
                 continue
             except Unreachable:
                 return  # the connection says so to whoever runs this process
-            for subject, record in found.items():
-                self._arrived(subject, record)
 
 
-def _record(payload: bytes) -> Record:
+def record_in(payload: bytes) -> Record:
     """A record as anyone may have written it: what is not a JSON object reads as a failed step, not as an exception."""
     try:
         record = json.loads(payload)

@@ -15,7 +15,7 @@ from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 
-__all__ = ["Change", "Consumer", "apply", "consumer_infos", "consumers_of", "plan", "stream_config"]
+__all__ = ["Change", "Consumer", "apply", "consumer_infos", "consumers_of", "plan", "stream_config", "waker_name"]
 
 type Config = dict[str, Any]
 type Action = Literal["create", "update", "keep", "refuse", "extra"]
@@ -69,7 +69,16 @@ def consumers_of(pod: Pod) -> list[Consumer]:
         subject, durable = subjects.tool_call(tool.name), f"tool-{tool.name}"
         stream = pod.stream_of(subject).name
         found.append(Consumer(stream, durable, (subject, *_redrive(pod, stream, durable)), tool.limits))
+    if pod.agents:
+        # Answers that may come long after their asker parked; whichever process gets one brings the message back.
+        kinds = [subjects.step_filter(agent, kind) for agent in pod.agents for kind in ("ask", "human")]
+        found.append(Consumer("STEP", waker_name(pod), tuple(kinds), pod.limits))
     return found
+
+
+def waker_name(pod: Pod) -> str:
+    """The consumer that brings parked messages back."""
+    return f"{pod.name}-waker"
 
 
 def _redrive(pod: Pod, stream: str, durable: str) -> tuple[str, ...]:
@@ -86,10 +95,10 @@ def stream_config(stream: Stream, replicas: int, metadata: Mapping[str, str]) ->
         "subjects": list(stream.subjects),
         "retention": "limits",
         "storage": "file",
-        "discard": "old" if stream.schedules else "new",
+        "discard": "old" if stream.schedules or stream.keep_last else "new",
         "max_age": int((stream.max_age or 0) * _NANO),
         "max_bytes": stream.max_bytes if stream.max_bytes is not None else -1,
-        "max_msgs_per_subject": 1 if stream.write_once else -1,
+        "max_msgs_per_subject": 1 if stream.write_once or stream.keep_last else -1,
         "discard_new_per_subject": stream.write_once,
         "deny_delete": stream.write_once,
         "deny_purge": stream.write_once,

@@ -1,5 +1,7 @@
 """The voice agent: hears a caller's turn, works out what is wanted, publishes it and walks away; speaks the answers."""
 
+import os
+
 from oneroof import understanding
 from oneroof.declared import pod
 from oneroof.messages import (
@@ -17,13 +19,21 @@ from tieline import Conversation, Message
 
 __all__ = ["orchestrator"]
 
-_understand: understanding.Understanding = understanding.Rules()
+
+def _understanding(call: Conversation) -> understanding.Understanding:
+    """The model that ``ONEROOF_MODEL`` names (``openai:gpt-5``), or the offline rules."""
+    model = os.environ.get("ONEROOF_MODEL")
+    if not model:
+        return understanding.Rules()
+    from oneroof.understanding.model import Listener  # an extra, and a second to import
+
+    return Listener(model, call)
 
 
 @pod.agent(name="orchestrator")
 async def orchestrator(said: CallerSaid, call: Conversation) -> None:
     """One turn. The transcript decides everything, so a second run publishes the same, and nothing twice."""
-    turn = await _understand(said.transcript, said.began)
+    turn = await _understanding(call)(said.transcript, said.began)
     for wish in turn.wants:
         await call.publish(_intent(wish, said))
     await call.publish(

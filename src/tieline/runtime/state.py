@@ -1,0 +1,88 @@
+"""A conversation's state: one record on a subject of its own, written by compare-and-set."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tieline import headers as names
+from tieline import subjects
+from tieline.codec import digest, to_json
+from tieline.errors import Conflict, NotAccepted, Unsettled
+from tieline.runtime.bus import Bus, whole_seconds
+from tieline.wire.connection import NoAnswer, headers_of
+
+__all__ = ["Kept", "read", "remove", "update"]
+
+_STREAM = "STATE"
+_OVERTAKEN = 10071  # wrong last sequence
+_REMEMBERED = 64  # writes that a state remembers: a run repeated after a crash finds that it wrote already
+_TRIES = 20  # of an update that others keep overtaking
+_PAUSE = 0.002  # seconds before the second try; doubled for each further one, jittered
+_LONGEST_PAUSE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A state as it was read: ``value`` None and ``revision`` 0 where there is none; its last ``writes`` by name."""
+
+    value: Any
+    revision: int
+    writes: tuple[str, ...]
+
+
+async def read(bus: Bus, conversation: str) -> Kept:
+    """The state of a conversation. `Unsettled` where its stream does not answer."""
+    try:
+        reply = await bus.connection.request(f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.state(conversation)}")
+    except NoAnswer as silence:
+        raise Unsettled(f"the state of conversation {conversation} is out of reach: {silence}") from silence
+    if reply.status is not None:
+        return Kept(None, 0, ())
+    record = json.loads(reply.payload) if reply.payload else {}
+    revision = int(headers_of(reply).get("Nats-Sequence", "0"))
+    return Kept(record.get("value"), revision, tuple(record.get("writes", ())))
+
+
+async def update(bus: Bus, conversation: str, change: Callable[[Any], Any], key: str, ttl: float | None) -> Any:
+    """Replace the state by ``change`` of it; what it became. ``key`` names the write: done once, it is not done again.
+
+    ``ttl`` is the pod's ``idle_end`` unless given. Raises `Conflict` when others keep writing in between.
+    """
+    lasts = bus.pod.idle_end if ttl is None else ttl
+    for attempt in range(_TRIES):
+        kept = await read(bus, conversation)
+        if key in kept.writes:
+            return kept.value
+        value = change(kept.value)
+        if await _written(bus, conversation, kept, value, key, lasts):
+            return value
+        await asyncio.sleep(min(_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.0, 1.0))
+    raise Conflict(f"the state of conversation {conversation} changed {_TRIES} times while it was being updated")
+
+
+async def remove(bus: Bus, conversation: str) -> None:
+    """The state goes within seconds; a new one may begin."""
+    kept = await read(bus, conversation)
+    if kept.value is not None:
+        gone = {names.MSG_ID: digest("state", conversation, "gone", str(kept.revision)), names.TTL: "1"}
+        await bus.publisher.publish(subjects.state(conversation), b"", bus.about(conversation) | gone)
+
+
+async def _written(bus: Bus, conversation: str, kept: Kept, value: Any, key: str, ttl: float | None) -> bool:
+    record = {"value": value, "writes": [*kept.writes, key][-_REMEMBERED:]}
+    headers = bus.about(conversation) | {
+        names.MSG_ID: digest("state", conversation, key, str(kept.revision)),
+        names.EXPECTED_REVISION: str(kept.revision),
+    }
+    if ttl is not None:
+        headers[names.TTL] = whole_seconds(ttl)
+    try:
+        await bus.publisher.publish(subjects.state(conversation), to_json(record), headers)
+    except NotAccepted as error:
+        if error.err_code == _OVERTAKEN:
+            return False
+        raise
+    return True

@@ -1,0 +1,126 @@
+"""Questions to people: which are open, and answering one. Records of the journal, so that any process may do it."""
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tieline import codec, subjects
+from tieline.runtime.bus import Bus
+from tieline.wire.connection import Connection
+from tieline.wire.feed import Feed
+from tieline.wire.journal import Record, record_in
+
+__all__ = ["Board", "Question", "answer", "open_questions", "whoever"]
+
+_KEY = len(codec.digest(""))  # characters at the end of a step's name that say which message it belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that waits for a person's answer. ``schema`` is the answer's JSON Schema; times are since 1970."""
+
+    conversation: str
+    agent: str
+    text: str
+    schema: Mapping[str, Any]
+    asked: float
+    until: float | None
+    step: str  # where the answer is to be recorded
+
+    @property
+    def message(self) -> str:
+        """What the message that asked is called in the journal: `codec.digest` of its origin and run."""
+        return self.step[-_KEY:]
+
+
+@dataclass(slots=True)
+class Board:
+    """What the journal says of people's part, by conversation token: open questions, oldest first; cancellations."""
+
+    questions: dict[str, list[Question]] = field(default_factory=dict)
+    cancelled: dict[str, Record] = field(default_factory=dict)
+    answered: dict[str, tuple[Question, Record]] = field(default_factory=dict)  # the last of each conversation
+
+    def close(self, conversation: str, agent: str, message: str) -> None:
+        """The message that asked has ended: nobody waits for the answers to its questions any more."""
+        if conversation in self.questions:
+            mine = self.questions[conversation]
+            self.questions[conversation] = [q for q in mine if (q.agent, q.message) != (agent, message)]
+
+    def as_of_now(self) -> "Board":
+        """This board, without the questions whose time is over."""
+        now = time.time()
+        for token, asked in list(self.questions.items()):
+            self.questions[token] = [question for question in asked if question.until is None or question.until > now]
+            if not self.questions[token]:
+                del self.questions[token]
+        return self
+
+    def tell(self, subject: str, record: Record, stored: float) -> None:
+        """Take in one record. They come in the order in which they were stored."""
+        _, agent, token, kind, key = subject.split(".")
+        match kind:
+            case "question":
+                asked = _question(subject, record, stored)
+                self.questions.setdefault(token, []).append(asked)
+            case "human":
+                for question in [asked for asked in self.questions.get(token, []) if asked.step == subject]:
+                    self.questions[token].remove(question)
+                    self.answered[token] = (question, record)
+            case "over":
+                self.close(token, agent, key)
+            case "cancel" if agent == subjects.EVERYBODY:
+                self.cancelled[token] = record
+            case _:
+                return
+
+
+async def open_questions(connection: Connection, conversation: str | None = None) -> Board:
+    """What waits for a person: in one conversation, or in all of them. Raises like `Feed`."""
+    if conversation is None:
+        filters = [subjects.step_filter("*", kind) for kind in ("question", "human", "over", "cancel")]
+    else:
+        filters = [subjects.steps_in("*", conversation)]
+    board = Board()
+    async for delivery in Feed(connection, "STEP", filters, start=1, to_end=True):
+        board.tell(delivery.subject, record_in(delivery.payload), delivery.stored)
+    return board.as_of_now()
+
+
+async def answer(bus: Bus, question: Question, outcome: Mapping[str, Any]) -> tuple[Record, bool]:
+    """Record the answer: ``{"ok": True, "value": …}``, or ``{"ok": False, "cause": …, "reason": …}`` to refuse.
+
+    Returns the record that counts and whether it is this one: somebody else may have been first. The message that
+    asked comes back by itself. Raises like `Publisher.publish`.
+    """
+    record = {**outcome, "by": whoever(), "at": round(time.time(), 3)}
+    if await bus.journal.write(question.step, record, bus.about(question.conversation)):
+        return record, True
+    return (await bus.journal.read([question.step])).get(question.step, {}), False
+
+
+def whoever() -> str:
+    """Who runs this process, for records of what a person did."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user need not have a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _question(subject: str, record: Record, stored: float) -> Question:
+    _, agent, token, _, _ = subject.split(".")
+    until = record.get("until")
+    return Question(
+        conversation=str(record.get("callId") or subjects.named_by(token) or token),
+        agent=agent,
+        text=str(record.get("question", "")),
+        schema=schema if isinstance(schema := record.get("schema"), dict) else {},
+        asked=stored,
+        until=float(until) if isinstance(until, int | float) else None,
+        step=subjects.step_sibling(subject, "human"),
+    )

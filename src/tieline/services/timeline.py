@@ -1,0 +1,282 @@
+"""One conversation as a timeline, read from its facts, its records in the journal, and its dead letters."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic.alias_generators import to_camel
+
+from tieline import headers as names
+from tieline import subjects
+from tieline.codec import digest
+from tieline.messages import binding_of
+from tieline.pod import Pod
+from tieline.services.conversations import Consumers, Summary, Tally, fact_in, is_waking
+from tieline.services.questions import Board
+from tieline.wire.connection import Connection
+from tieline.wire.feed import Feed
+from tieline.wire.journal import Record, record_in
+
+__all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
+
+type Kind = Literal[
+    "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
+    "breaker", "model",
+]  # fmt: skip
+
+_HIDDEN = "(redacted)"
+_BOOKKEEPING = frozenset({"park", "until", "sent", "over", "attempt", "question", "human", "cancel"})
+_DIGEST = len(digest(""))
+_ENDS = {"raised": "retry", "interrupted": "interrupted", "parked": "parked"}  # of attempts, as facts call them
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened, ``at`` seconds since 1970, done ``by`` an agent, a tool or a person.
+
+    ``what`` is a line for people; ``took`` is in seconds where it took time; ``told`` has everything there is, with
+    redacted fields left out of payloads and values.
+    """
+
+    at: float
+    kind: Kind
+    by: str
+    what: str
+    took: float | None
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A conversation and what happened in it, oldest first."""
+
+    summary: Summary
+    entries: tuple[Entry, ...]
+
+
+def redacted_by(pod: Pod) -> frozenset[str]:
+    """The fields that the messages of a pod declare as redacted."""
+    models = {model for agent in pod.agents.values() for model in agent.models}
+    return frozenset(name for model in models for name in binding_of(model).redact)
+
+
+async def timeline(
+    connection: Connection, conversation: str, *, redact: frozenset[str] = frozenset()
+) -> Timeline | None:
+    """What the bus says of a conversation; None where it knows nothing of it.
+
+    Values are shown without the fields in ``redact``, and without those that the conversation's own messages declare
+    as redacted, wherever they stand. Raises `NotApplied` where a stream does not exist.
+    """
+    audit = Feed(connection, "CALL_AUDIT", [subjects.audit(conversation)], start=1, to_end=True)
+    facts = [{"at": one.stored} | fact async for one in audit if (fact := fact_in(one)) is not None]
+    records: dict[str, tuple[Record, float]] = {}
+    async for delivery in Feed(connection, "STEP", [subjects.steps_in("*", conversation)], start=1, to_end=True):
+        records[delivery.subject] = (record_in(delivery.payload), delivery.stored)
+    letters = await _dead_letters(connection, subjects.token(conversation))
+    if not facts and not records and not letters:
+        return None
+    telling = _Telling(facts, records, letters, redact)
+    entries = sorted(telling.entries(), key=lambda entry: entry.at)
+    return Timeline(_summary(conversation, facts, records, entries, await Consumers.now(connection)), tuple(entries))
+
+
+async def _dead_letters(connection: Connection, token: str) -> list[tuple[Record, float]]:
+    found: list[tuple[Record, float]] = []
+    async for letter in Feed(connection, "DLQ", ["DLQ.>"], start=1, to_end=True, headers_only=True):
+        if letter.headers.get(names.CONVERSATION) == token:
+            told = record_in(letter.headers.get(names.DEAD, "").encode())
+            found.append(({**told, "letter": letter.seq}, letter.stored))
+    return found
+
+
+def _summary(
+    conversation: str,
+    facts: list[dict[str, Any]],
+    records: Mapping[str, tuple[Record, float]],
+    entries: list[Entry],
+    consumers: Consumers,
+) -> Summary:
+    board = Board()
+    for subject, (record, stored) in records.items():  # in the order in which they were stored
+        board.tell(subject, record, stored)
+    tally = Tally(conversation, entries[0].at if entries else 0.0)
+    for fact in facts:
+        tally.id = str(fact.get("callId") or tally.id)
+        tally.add(fact, consumers)
+    tally.last = max([tally.last, *(entry.at for entry in entries)])
+    return tally.summary(board.as_of_now(), consumers)
+
+
+class _Telling:
+    """Lays facts, records and dead letters side by side. Facts may be lost with a process: then the records tell."""
+
+    def __init__(
+        self,
+        facts: list[dict[str, Any]],
+        records: Mapping[str, tuple[Record, float]],
+        letters: list[tuple[Record, float]],
+        redact: frozenset[str],
+    ) -> None:
+        self._facts = facts
+        self._records = records
+        self._letters = letters
+        payloads = [fact.get("payload") for fact in facts]
+        self._hidden = frozenset(map(_plain, redact | {name for one in payloads for name in _redacted_in(one)}))
+        published = [fact for fact in facts if fact.get("fact") == "published"]
+        self._published = {str(fact.get("msgId")): str(fact.get("subject")) for fact in published}
+        self._published |= {f"{fact.get('stream')}-{fact.get('seq')}": str(fact.get("subject")) for fact in published}
+        self._told_attempts: set[tuple[str, str, int, bool]] = set()  # agent, message, attempt, whether its end
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything, in no order."""
+        parked: set[tuple[str, str]] = set()
+        stepped: set[str] = set()
+        for fact in self._facts:
+            if is_waking(fact):
+                continue
+            kind, whose = fact.get("fact"), (str(fact.get("by")), str(fact.get("origin")))
+            match kind:
+                case "published":
+                    yield self._publication(fact)
+                case "started":
+                    yield from self._start(fact, whose in parked)
+                case "settled":
+                    parked.discard(whose)
+                    if fact.get("outcome") == "parked":
+                        parked.add(whose)
+                    yield self._settlement(fact)
+                case "stepped":
+                    stepped.add(str(fact.get("step")))
+                    yield self._step(fact)
+                case _:
+                    yield self._other(fact)
+        for subject, (record, stored) in self._records.items():
+            if subject not in stepped or subject.split(".")[3] == "human":
+                yield from self._recorded(subject, record, stored)
+        for told, stored in self._letters:
+            what = f"{told.get('subject')}: {told.get('cause')}: {told.get('reason')}"
+            yield Entry(stored, "dead letter", str(told.get("agent", "")), what, None, told)
+
+    def _publication(self, fact: Mapping[str, Any]) -> Entry:
+        cause = str(fact.get("cause") or "")
+        caused_by = self._published.get(cause) or self._published.get(cause.rpartition("-")[0], cause)
+        because = f" because of {caused_by}" if cause else ""
+        told = {**fact, "payload": self._shown(fact.get("payload"))}
+        what = f"{fact.get('subject')} ({fact.get('stream')} {fact.get('seq')}){because}"
+        return Entry(fact["at"], "published", str(fact.get("by") or "(outside)"), what, None, told)
+
+    def _start(self, fact: Mapping[str, Any], was_parked: bool) -> Iterator[Entry]:
+        by, number = str(fact.get("by")), int(fact.get("attempt") or 1)
+        message = digest(str(fact.get("origin")), "")
+        for earlier in range(1, number):
+            if not self._ended(by, message, earlier):
+                self._told_attempts.add((by, message, earlier, True))
+                what = f"{fact.get('subject')}: attempt {earlier} left no word: its process died"
+                yield Entry(fact["at"] - 1e-6, "vanished", by, what, None, {"attempt": earlier, "by": by})
+        self._told_attempts.add((by, message, number, False))
+        what = f"{fact.get('subject')}: attempt {number}"
+        yield Entry(fact["at"], "woken" if was_parked else "started", by, what, None, fact)
+
+    def _ended(self, by: str, message: str, number: int) -> bool:
+        if (by, message, number, True) in self._told_attempts:
+            return True
+        ends = f"{message}-{number}-end"
+        return any(s.split(".")[1] == by and s.endswith(f".attempt.{ends}") for s in self._records)
+
+    def _settlement(self, fact: Mapping[str, Any]) -> Entry:
+        by, number = str(fact.get("by")), int(fact.get("attempt") or 1)
+        self._told_attempts.add((by, digest(str(fact.get("origin")), ""), number, True))
+        why = f": {fact['reason']}" if fact.get("reason") else ""
+        what = f"{fact.get('subject')}: attempt {number} {fact.get('outcome')}{why}"
+        return Entry(fact["at"], "settled", by, what, _number(fact.get("took")), fact)
+
+    def _step(self, fact: Mapping[str, Any]) -> Entry:
+        record, _ = self._records.get(str(fact.get("step")), ({}, 0.0))
+        notes = ["found in the journal"] if fact.get("found") else []
+        notes += ["recorded for other arguments"] if fact.get("changed") else []
+        told = {**fact, **self._outcome(record)}
+        what = f"{fact.get('kind')} {fact.get('name')}{_in_words(told)}{' (' + ', '.join(notes) + ')' if notes else ''}"
+        return Entry(fact["at"], "step", str(fact.get("by")), what, _number(fact.get("took")), told)
+
+    def _other(self, fact: Mapping[str, Any]) -> Entry:
+        by, took = str(fact.get("by")), _number(fact.get("took"))
+        if fact.get("fact") == "switched":
+            what = f"tool {fact.get('tool')}: breaker {fact.get('state')}: {fact.get('reason')}"
+            return Entry(fact["at"], "breaker", by, what, None, fact)
+        tokens = f"{fact.get('inputTokens')} tokens in, {fact.get('outputTokens')} out"
+        cost = "" if fact.get("cost") is None else f", {fact['cost']} USD"
+        return Entry(fact["at"], "model", by, f"{fact.get('model')}: {tokens}{cost}", took, fact)
+
+    def _recorded(self, subject: str, record: Record, stored: float) -> Iterator[Entry]:
+        """What no fact told: what people did, attempts whose fact was lost, and steps that no run has read yet."""
+        _, agent, _, kind, key = subject.split(".")
+        at = _number(record.get("at")) or stored
+        if kind == "question":
+            until = {"until": record["until"]} if record.get("until") else {}
+            told = {"question": record.get("question"), "schema": record.get("schema"), "step": subject, **until}
+            yield Entry(at, "asked", agent, str(record.get("question", "")), None, told)
+        elif kind == "human":
+            told = self._outcome(record)
+            by = str(record.get("by") or "(nobody)")
+            yield Entry(at, "answered", by, _in_words(told).removeprefix(" → "), None, {**told, "step": subject})
+        elif kind == "cancel":
+            yield Entry(at, "cancelled", str(record.get("by", "")), str(record.get("reason") or ""), None, record)
+        elif kind == "attempt":
+            yield from self._attempt(agent, key, record, at)
+        elif kind not in _BOOKKEEPING:
+            name = record.get("tool") or key[: -_DIGEST - 1] or key
+            told = {"kind": kind, "name": name, "step": subject, **self._outcome(record)}
+            yield Entry(
+                at, "step", str(record.get("by") or agent), f"{kind} {name} recorded{_in_words(told)}", None, told
+            )
+
+    def _attempt(self, agent: str, key: str, record: Record, at: float) -> Iterator[Entry]:
+        message, number, ended = key[:_DIGEST], int(record.get("n") or 0), key.endswith("-end")
+        if (agent, message, number, ended) in self._told_attempts:
+            return
+        if not ended:
+            yield Entry(at, "started", agent, f"attempt {number}", None, record)
+            return
+        outcome = _ENDS.get(str(record.get("end")), str(record.get("end")))
+        why = f": {record['reason']}" if record.get("reason") else ""
+        yield Entry(at, "settled", agent, f"attempt {number} {outcome}{why}", None, record)
+
+    def _outcome(self, record: Record) -> dict[str, Any]:
+        """What a record says of its step, fit to be shown."""
+        told = {name: record[name] for name in ("ok", "cause", "reason", "tielineObject") if name in record}
+        return told | ({"value": self._shown(record["value"])} if "value" in record else {})
+
+    def _shown(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: _HIDDEN if _plain(k) in self._hidden else self._shown(inner) for k, inner in value.items()}
+        return [self._shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _redacted_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if inner == _HIDDEN:
+                yield name
+            yield from _redacted_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _redacted_in(inner)
+
+
+def _plain(name: str) -> str:
+    """A field's name, however it is written."""
+    return to_camel(name).lower()
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    if told.get("ok") is False:
+        return f" failed: {told.get('cause', 'no cause')}: {told.get('reason', 'no reason')}"
+    if "tielineObject" in told:
+        return " → (large: in the object store)"
+    return "" if told.get("value") is None else f" → {json.dumps(told['value'], ensure_ascii=False, default=str)}"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
