@@ -20,7 +20,7 @@ from tieline.errors import (
     Unconfirmed,
     Unreachable,
 )
-from tieline.messages import Message
+from tieline.messages import Expiry, Message
 from tieline.outcomes import Done, Outcome, Refuse, Retry
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
@@ -40,6 +40,7 @@ __all__ = [
     "ConsumerGone",
     "Conversation",
     "Done",
+    "Expiry",
     "Host",
     "Limits",
     "Message",

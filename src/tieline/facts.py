@@ -7,7 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Ending", "Fact", "Light", "ModelUsed", "Observer", "Published", "Settled", "Started", "Stepped", "Switched"]
+__all__ = [
+    "Ending",
+    "Expired",
+    "Fact",
+    "Light",
+    "ModelUsed",
+    "Observer",
+    "Published",
+    "Settled",
+    "Started",
+    "Stepped",
+    "Switched",
+]
 
 
 type Ending = Literal["done", "retry", "dead", "interrupted", "parked"]
@@ -108,5 +120,17 @@ class ModelUsed:
     took: float
 
 
-type Fact = Published | Started | Settled | Stepped | Switched | ModelUsed
+@dataclass(slots=True)
+class Expired:
+    """The TTL of a message ended and ``by`` had not handled it. Told once, by the accountant. ``expires`` is when."""
+
+    conversation: str
+    by: str
+    subject: str
+    stream: str
+    seq: int
+    expires: float
+
+
+type Fact = Expired | Published | Started | Settled | Stepped | Switched | ModelUsed
 type Observer = Callable[[Fact], None]

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from tieline import subjects
 from tieline.errors import BadDeclaration
 
-__all__ = ["Binding", "Message", "binding_of", "seconds"]
+__all__ = ["Binding", "Expiry", "Message", "binding_of", "seconds"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -35,6 +36,7 @@ class Binding:
     fields: tuple[str, ...]
     ttl: float | None
     redact: frozenset[str]
+    on_expired: "type[Expiry] | None"
 
 
 class Message(BaseModel):
@@ -42,9 +44,10 @@ class Message(BaseModel):
 
     ``class BookViewing(Message, subject="call.intent.book", ttl="5m")``. A ``{field}`` in the subject stands for that
     field's value, made into one token. ``ttl`` is how long the message is worth delivering (at least one second;
-    the server removes it then: NATS per-message TTL, ADR-43). Fields named in ``redact`` never reach the audit or a
-    log. A field ``call_id`` names the conversation. Fields that the model does not know are ignored, so that two
-    versions of a pod can talk to each other.
+    the server removes it then: NATS per-message TTL, ADR-43), and ``on_expired`` the `Expiry` to publish when that
+    happened before an agent handled it. Fields named in ``redact`` never reach the audit or a log. A field ``call_id``
+    names the conversation. Fields that the model does not know are ignored, so that two versions of a pod can talk to
+    each other.
 
     Raises `BadDeclaration` when the class is made, never when a message is sent.
     """
@@ -65,6 +68,7 @@ class Message(BaseModel):
         subject: str | None = None,
         ttl: str | float | None = None,
         redact: tuple[str, ...] = (),
+        on_expired: "type[Expiry] | None" = None,
         **config: Any,
     ) -> None:
         super().__init_subclass__(**config)
@@ -75,6 +79,7 @@ class Message(BaseModel):
         subject: str | None = None,
         ttl: str | float | None = None,
         redact: tuple[str, ...] = (),
+        on_expired: "type[Expiry] | None" = None,
         **config: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**config)
@@ -88,7 +93,44 @@ class Message(BaseModel):
         lasts = None if ttl is None else seconds(ttl)
         if lasts is not None and lasts < 1:
             raise BadDeclaration(f"message {cls.__name__}: ttl {ttl!r} is under one second, the least NATS keeps")
-        cls.tieline_binding = Binding(subject, subjects.as_filter(subject), fields, lasts, frozenset(redact))
+        if on_expired is not None:
+            if lasts is None:
+                raise BadDeclaration(f"message {cls.__name__}: on_expired, and it never expires; give it a ttl")
+            _check_expiry(cls, on_expired)
+        cls.tieline_binding = Binding(
+            subject, subjects.as_filter(subject), fields, lasts, frozenset(redact), on_expired
+        )
+
+
+class Expiry(Message):
+    """Says that a message expired: its TTL ended and ``agent`` had not handled it. Subclass it with a subject.
+
+    ``class BookingLate(Expiry, subject="call.intent.booking-late")``, and ``on_expired=BookingLate`` on the message
+    whose expiry matters. The accountant (the process ``audit``) publishes it, once for each message and agent, in the
+    conversation of what expired: at once where the agent never got it, else when no run of it can still be under way.
+    ``expired`` is when the TTL ended (UTC). The message itself is gone with its payload.
+    """
+
+    call_id: str
+    subject: str
+    stream: str
+    seq: int
+    agent: str
+    expired: datetime
+
+
+def _check_expiry(model: type[Message], notice: object) -> None:
+    if not (isinstance(notice, type) and issubclass(notice, Expiry)):
+        raise BadDeclaration(f"message {model.__name__}: on_expired={notice!r} is no Expiry; subclass tieline.Expiry")
+    binding_of(notice)
+    own = [
+        name for name, field in notice.model_fields.items() if field.is_required() and name not in Expiry.model_fields
+    ]
+    if own:
+        raise BadDeclaration(
+            f"message {model.__name__}: on_expired={notice.__name__} wants {', '.join(own)}, which nobody can know "
+            "of a message that is gone; give it a default"
+        )
 
 
 def binding_of(model: type[Message]) -> Binding:

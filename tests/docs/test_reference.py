@@ -106,7 +106,8 @@ def test_every_header() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [facts.Published, facts.Started, facts.Settled, facts.Stepped, facts.ModelUsed, facts.Switched]
+    "kind",
+    [facts.Expired, facts.Published, facts.Started, facts.Settled, facts.Stepped, facts.ModelUsed, facts.Switched],
 )
 def test_every_fact_with_its_fields(kind: type[facts.Published]) -> None:
     section = (REFERENCE / "wire.md").read_text(encoding="utf-8").partition(f"### {kind.__name__.lower()}\n")[2]

@@ -1,10 +1,16 @@
 """`tieline pub`, `tail` and `report`, and what every command says to a wrong argument."""
 
+import asyncio
 import signal
 from pathlib import Path
 
 import pytest
 from command_line import started, tieline
+from support.office import settings
+
+from tieline import connect
+from tieline.cli import report
+from tieline.services.reference import load_pod
 
 _POD = """
 from tieline import Conversation, Message, Pod
@@ -101,6 +107,33 @@ async def test_the_report_counts_streams_consumers_and_dead_letters(folder: Path
     assert "booking" in shown.out
 
 
+async def test_the_sum_is_shown_and_its_exit_code_says_whether_it_holds(
+    folder: Path, nats_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await tieline("pub", "call.intent.book", _BOOK, cwd=folder, url=nats_url)
+    summed = await tieline("report", "shop", "--sum", cwd=folder, url=nats_url)
+    assert (summed.code, summed.err) == (0, "")
+    assert "booking" in summed.out
+    assert "CALL_INTENT, up to 1" in summed.out
+    told = await tieline("report", "shop", "--sum", "--json", cwd=folder, url=nats_url)
+    [row] = [row for row in told.json["rows"] if row["agent"] == "booking"]
+    assert told.json["holds"]
+    assert (row["published"], row["pending"], row["atServer"]) == (1, 1, 1)
+
+    # The consumer is made to look elsewhere, behind the pod's back: the message is nobody's.
+    monkeypatch.setattr(report, "_COUNTED", 0.0)
+    monkeypatch.syspath_prepend(str(folder))
+    async with connect(load_pod("shop"), settings=settings(nats_url)) as bus:
+        config = (await bus.connection.api("CONSUMER.INFO.CALL_INTENT.booking"))["config"]
+        config |= {"filter_subjects": ["call.intent.other"]}
+        config.pop("filter_subject", None)
+        change = {"stream_name": "CALL_INTENT", "config": config, "action": "update"}
+        await bus.connection.api("CONSUMER.CREATE.CALL_INTENT.booking", change)
+    capsys.readouterr()
+    assert await asyncio.to_thread(report.report, "shop", sum_=True, server=[nats_url]) == 3
+    assert "The sum does not hold: CALL_INTENT booking" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -115,6 +148,7 @@ async def test_the_report_counts_streams_consumers_and_dead_letters(folder: Path
         (("apply", "shop", "--server", "localhost"), 2, "is not a URL"),
         (("apply", "shop", "--server", "nats://127.0.0.1:1"), 1, "no NATS server answers at nats://127.0.0.1:1"),
         (("report", "--everything"), 2, "--everything"),
+        (("report", "--sum"), 2, "tieline report POD --sum"),
         (("report", "--server", "nats://me:secret@127.0.0.1:1"), 1, "nats://127.0.0.1:1"),
         (("pub", "call.intent.book", "{"), 2, "not JSON"),
         (("pub", "call.intent.*", "{}"), 2, "cannot be published to"),

@@ -137,6 +137,7 @@ def test_only_the_wire_knows_the_client_library() -> None:
 def test_the_pod_uses_public_names_only() -> None:
     public = {
         "tieline",
+        "tieline.cli.sum_table",
         "tieline.cli.up",
         "tieline.server",
         "tieline.services.accountant",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline.services.ledger import Account, Row
+from tieline.services.ledger import Account, Holes, Row
 
 type Event = Callable[[Account], None]
 
@@ -173,3 +173,16 @@ def test_whatever_is_told_the_sum_is_right(events: list[Event]) -> None:
     assert min(row.done, row.dead, row.expired, row.pending, row.inferred, row.owed) >= 0
     assert row.inferred <= row.done
     assert row.parked <= row.pending
+
+
+def test_a_hole_is_unseen_until_somebody_tells_of_it() -> None:
+    holes = Holes()
+    assert list(holes.read(5)) == [], "what is before the first is older than the stream keeps"
+    assert list(holes.read(8)) == [6, 7]
+    holes.add(6)
+    holes.add(7)
+    assert list(holes.read(8)) == list(holes.read(3)) == [], "a feed that heals reads again"
+    holes.told(6)
+    assert (len(holes), 6 in holes, 7 in holes, holes.upto) == (1, False, True, 8)
+    assert list(holes.read(1_000_000)) == [], "a purge is counted, not remembered one by one"
+    assert len(holes) == 1 + 1_000_000 - 9

@@ -2,9 +2,10 @@
 
 import asyncio
 import json as jsonlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,9 +16,13 @@ from rich.live import Live
 from rich.text import Text
 
 from tieline import headers as names
-from tieline.cli.options import JsonOption, ServerOption, connected
+from tieline.cli.options import JsonOption, ServerOption, connected, settings_of
 from tieline.cli.printing import age, console, print_json, size, table
+from tieline.cli.sum_table import sum_table
+from tieline.errors import BadSettings
 from tieline.pod import Pod
+from tieline.runtime.bus import connect
+from tieline.services.accountant import take
 from tieline.services.reference import load_pod
 from tieline.wire.connection import Connection
 from tieline.wire.feed import Feed
@@ -27,6 +32,9 @@ __all__ = ["report"]
 
 _DEAD_LETTERS = "DLQ"
 _EVERY = 2.0  # seconds between looks of --watch
+_COUNTED = 10.0  # seconds that a sum which does not hold is counted again: messages may have moved meanwhile
+_BETWEEN = 0.5
+_BROKEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +89,44 @@ def report(
         str | None, typer.Argument(metavar="[POD]", help="Only this pod's: module or module:attribute.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds until Ctrl-C.")] = False,
+    sum_: Annotated[bool, typer.Option("--sum", help="Show instead whether the pod's sum holds.")] = False,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show streams, durable consumers and dead letters: all of the account, or those of a pod."""
+    """Show streams, durable consumers and dead letters: all of the account, or those of a pod.
+
+    With ``--sum``: published = done + dead + expired + pending, for each stream and agent of a pod. Exit 3 where it
+    does not hold, though it was counted for ten seconds; while messages move it may take as long to be exact.
+    """
     declared = None if pod is None else load_pod(pod)
+    if sum_:
+        if declared is None or watch:
+            raise BadSettings("--sum counts one pod, once: tieline report POD --sum")
+        return asyncio.run(_sum(declared, server, json))
     try:
         asyncio.run(_report(declared, server, watch, json))
     except KeyboardInterrupt:
         return 0 if watch else 130
     return 0
+
+
+async def _sum(pod: Pod, server: list[str] | None, as_json: bool) -> int:
+    async with connect(pod, settings=replace(settings_of(server), audit=False)) as bus:
+        until = time.monotonic() + _COUNTED
+        rows = await take(bus)
+        while not all(row.holds for row in rows) and time.monotonic() < until:
+            await asyncio.sleep(_BETWEEN)
+            rows = await take(bus)
+    holds = all(row.holds for row in rows)
+    if as_json:
+        print_json({"holds": holds, "rows": [_camel(asdict(row) | {"holds": row.holds}) for row in rows]})
+        return 0 if holds else _BROKEN
+    out = console()
+    out.print(sum_table(rows))
+    if not holds:
+        wrong = ", ".join(f"{row.stream} {row.agent}" for row in rows if not row.holds)
+        out.print(f"[red]The sum does not hold: {wrong}.[/red] docs/operations/runbook.md says what that means.")
+    return 0 if holds else _BROKEN
 
 
 async def _report(pod: Pod | None, server: list[str] | None, watch: bool, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from tieline.runtime.history import NO_PAST, History, Past
 from tieline.runtime.steps import Steps
 from tieline.wire.delivery import Delivery
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "conversation_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Attempt:
 
     def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
         """Cheap, and never fails: what is wrong with a payload is found by running."""
-        conversation = _conversation(delivery) or f"o-{delivery.origin}"
+        conversation = conversation_of(delivery.headers, delivery.payload) or f"o-{delivery.origin}"
         if len(conversation) > LONGEST_NAME:
             conversation = subjects.token(conversation)
         self._bus = bus
@@ -75,11 +75,12 @@ class Attempt:
         self.call.attempt = self.steps.attempt = past.next
 
 
-def _conversation(delivery: Delivery) -> str | None:
-    given = delivery.headers.get(names.CONVERSATION)
+def conversation_of(headers: Mapping[str, str], payload: bytes) -> str | None:
+    """The conversation that a message belongs to, if it says so: in its headers, else in its payload."""
+    given = headers.get(names.CONVERSATION)
     if given is None:
-        return codec.conversation_in(delivery.payload)
-    encoded = delivery.headers.get(names.CONVERSATION_NAME)
+        return codec.conversation_in(payload)
+    encoded = headers.get(names.CONVERSATION_NAME)
     if encoded:
         try:
             name = unquote(encoded, errors="surrogatepass")

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from tieline import codec, subjects
 from tieline.errors import Unreachable
-from tieline.facts import Fact, ModelUsed, Published, Settled, Started, Stepped, Switched
+from tieline.facts import Expired, Fact, ModelUsed, Published, Settled, Started, Stepped, Switched
 from tieline.wire.connection import ApiError, Connection, NoAnswer, Received
 
 __all__ = ["Audit"]
@@ -136,4 +136,4 @@ def _wire_names(kind: type[Fact]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, "callId" if f.name == "conversation" else to_camel(f.name)) for f in fields(kind))
 
 
-_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Published, Started, Settled, Stepped, Switched, ModelUsed)}
+_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Expired, Published, Started, Settled, Stepped, Switched, ModelUsed)}

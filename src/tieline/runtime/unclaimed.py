@@ -16,6 +16,7 @@ from tieline import codec, subjects
 from tieline import headers as names
 from tieline.errors import NotAccepted, Unreachable, Unsettled
 from tieline.outcomes import Cause
+from tieline.runtime.attempt import conversation_of
 from tieline.runtime.bus import Bus
 from tieline.wire.connection import ApiError, NoAnswer, Received, headers_of
 from tieline.wire.topology import consumer_infos
@@ -97,9 +98,7 @@ class Unclaimed:
         headers = headers_of(received)
         seq = int(headers["Nats-Sequence"])
         origin = headers.get(names.ORIGIN) or f"{stream}-{seq}-{int(_stored(received) * 1000):x}"
-        given = headers.get(names.CONVERSATION)
-        named = codec.conversation_in(received.payload) if given is None else subjects.named_by(given) or given
-        conversation = named or f"o-{origin}"
+        conversation = conversation_of(headers, received.payload) or f"o-{origin}"
         cause = Cause("unknown", f"there is no tool {name!r}: no pod declares it, or the one that does is not applied")
         told = _told(cause, name, bus.pod.version) | {"stream": stream, "seq": seq, "origin": origin}
         kept = names.carried(headers) | {

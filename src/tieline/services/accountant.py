@@ -14,8 +14,10 @@ from typing import Any
 
 from tieline import headers as names
 from tieline import subjects
+from tieline.errors import NotAccepted, Unsettled
 from tieline.runtime.bus import Bus
-from tieline.services.ledger import Account, Row
+from tieline.services.expiries import Expiries
+from tieline.services.ledger import Account, Holes, Row
 from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, waker_name
@@ -26,6 +28,7 @@ log = logging.getLogger("tieline.accountant")
 
 _EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
 _NOBODY = "(nobody)"
+_UNSEEN = "(unseen)"
 
 
 def sum_subject(pod: str) -> str:
@@ -43,16 +46,21 @@ class Accountant:
         self._consumers = {(c.stream, c.durable): c for c in consumers}
         self._accounts = {key: Account(*key) for key in self._consumers}
         self._nobody = {stream: Account(stream, _NOBODY) for stream in self._streams}
+        self._holes = {stream: Holes() for stream in self._streams}
+        self._expiries: Expiries | None = None  # made by who follows: who only counts tells nobody
+        self._delivered: dict[tuple[str, str], int] = {}  # the last sequence that each consumer delivered
         self._floors: dict[tuple[str, str], int] = {}  # as they were at the last look: facts have had time since
 
     async def follow(self) -> None:
-        """Read for ever, from the oldest message still stored."""
+        """Read for ever, from the oldest message still stored, and tell of what expires."""
+        self._expiries = Expiries(self._bus)
         async with asyncio.TaskGroup() as group:
             for reading in self._readings(to_end=False):
                 group.create_task(reading)
             while True:
                 await asyncio.sleep(_EVERY)
                 await self._look()
+                await self._tell()
 
     async def catch_up(self) -> None:
         """Read everything that is there now, then return."""
@@ -62,11 +70,14 @@ class Accountant:
         await self._look()
 
     async def rows(self) -> list[Row]:
-        """The sum as it stands: a row for each agent and stream, and one for messages that nobody consumes."""
+        """The sum as it stands: a row for each agent and stream, one for messages that nobody consumes, and one for
+        those that were gone before anybody saw them."""
         owed = await self._owed()
-        found = [account.row(owed.get(key, (0, 0))[1]) for key, account in self._accounts.items()]
-        found += [account.row(None) for account in self._nobody.values()]
-        return [row for row in found if row.published or row.agent != _NOBODY]
+        upto = {stream: holes.upto for stream, holes in self._holes.items()}
+        found = [account.row(owed.get(key, (0, 0, 0))[1], upto[key[0]]) for key, account in self._accounts.items()]
+        found += [account.row(None, upto[stream]) for stream, account in self._nobody.items()]
+        found += [_unseen(stream, holes) for stream, holes in self._holes.items()]
+        return [row for row in found if row.published or row.agent not in (_NOBODY, _UNSEEN)]
 
     def _readings(self, *, to_end: bool) -> list[Coroutine[Any, Any, None]]:
         connection, pod = self._bus.connection, self._bus.pod
@@ -87,7 +98,11 @@ class Accountant:
     async def _read_stream(self, feed: Feed) -> None:
         async for delivery in feed:
             stream, seq, subject = delivery.stream, delivery.seq, delivery.stored_as
+            for skipped in self._holes[stream].read(seq):
+                self._skipped(stream, skipped)
             of = _seq_in(delivery.origin, stream) if delivery.redriven else None
+            if self._expiries is not None:
+                await self._expiries.stored(delivery, seq if of is None else of)
             if of is None:
                 self._stored(stream, seq, subject, delivery.expires)
                 continue
@@ -121,8 +136,11 @@ class Accountant:
             if fact.get("fact") == "published":
                 # A TTL may have removed the message before we read its stream; who published it still says so.
                 expires = fact.get("expires")
+                if self._expiries is not None:
+                    self._expiries.published(fact)
                 self._stored(stream, seq, str(fact.get("subject")), expires if isinstance(expires, float) else None)
             elif fact.get("fact") == "settled":
+                self._hear_of(stream, seq, str(fact.get("subject")), str(fact.get("origin")))
                 self._settled(stream, str(fact.get("by")), seq, str(fact.get("outcome")), str(fact.get("origin")))
 
     async def _read_dead(self, feed: Feed) -> None:
@@ -134,11 +152,29 @@ class Accountant:
             if told.get("cause") == "unknown" and stream in self._nobody:
                 self._nobody[stream].stored(seq)  # it was removed from its stream, maybe before we read that
                 self._nobody[stream].settled(seq, "dead")
+            self._hear_of(stream, seq, str(told.get("subject")), str(told.get("origin")))
             self._settled(stream, str(told.get("agent")), seq, "dead", str(told.get("origin")))
+
+    def _skipped(self, stream: str, seq: int) -> None:
+        """A message was gone before we read it. Facts may know it, now or later; else nobody saw it."""
+        accounts = [account for account in (*self._accounts.values(), self._nobody[stream]) if account.stream == stream]
+        for account in accounts:
+            if account.heard(seq):
+                account.stored(seq)
+        if not any(account.knows(seq) for account in accounts):
+            self._holes[stream].add(seq)
+
+    def _hear_of(self, stream: str, seq: int, subject: str, origin: str) -> None:
+        """Somebody tells how a message ended, or a copy of one, that we did not see."""
+        if stream in self._holes and seq in self._holes[stream]:
+            self._holes[stream].told(seq)
+            if _seq_in(origin, stream) in (None, seq):
+                self._stored(stream, seq, subject, None)
 
     def _stored(self, stream: str, seq: int, subject: str, expires: float | None) -> None:
         if stream not in self._nobody:
             return
+        self._holes[stream].told(seq)
         for account in self._takers(stream, subject) or [self._nobody[stream]]:
             account.stored(seq, expires)
 
@@ -168,21 +204,39 @@ class Accountant:
         owed = await self._owed()
         now = time.time()
         for key, account in self._accounts.items():
-            floor = owed.get(key, (0, 0))[0]
+            floor = owed.get(key, (0, 0, 0))[0]
             account.look(now, self._floors.get(key, 0))
             account.forget(self._floors.get(key, 0))
             self._floors[key] = floor
+            self._delivered[key] = owed.get(key, (0, 0, 0))[2]
         for account in self._nobody.values():
             account.look(now, 0)
 
-    async def _owed(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """For each consumer: the sequence up to which it owes nothing, and how many messages it still owes."""
+    async def _tell(self) -> None:
+        """Tell of what expired, and of what could not be told before."""
+        if self._expiries is None:
+            return
+        try:
+            for key, account in self._accounts.items():
+                await self._expiries.tell(account, self._delivered.get(key, 0), time.time())
+            for account in self._nobody.values():
+                await self._expiries.tell(account, 0, time.time())
+        except (NotAccepted, Unsettled) as error:
+            log.warning("what expired cannot be told of now: %s", error)
+            return
+        for stream in self._streams:
+            held = [account for account in self._accounts.values() if account.stream == stream]
+            upto = min(self._floors.get((stream, account.agent), 0) for account in held)
+            self._expiries.forget(stream, upto, [*held, self._nobody[stream]])
+
+    async def _owed(self) -> dict[tuple[str, str], tuple[int, int, int]]:
+        """For each consumer: the sequence up to which it owes nothing, how many it owes, and the last it delivered."""
         owed = {}
         for stream in self._streams:
             for info in await consumer_infos(self._bus.connection, stream):
                 pending = int(info["num_pending"]) + int(info["num_ack_pending"])
                 delivered, floor = int(info["delivered"]["stream_seq"]), int(info["ack_floor"]["stream_seq"])
-                owed[stream, info["name"]] = (floor if info["num_ack_pending"] else delivered, pending)
+                owed[stream, info["name"]] = (floor if info["num_ack_pending"] else delivered, pending, delivered)
         return owed
 
 
@@ -231,6 +285,24 @@ def _seq_in(origin: str, stream: str) -> int | None:
     name, _, rest = origin.rpartition("-")
     name, _, seq = name.rpartition("-")
     return int(seq) if rest and name == stream and seq.isdecimal() else None
+
+
+def _unseen(stream: str, holes: Holes) -> Row:
+    gone = len(holes)
+    return Row(
+        stream=stream,
+        agent=_UNSEEN,
+        published=gone,
+        done=0,
+        dead=0,
+        expired=gone,
+        pending=0,
+        parked=0,
+        inferred=0,
+        owed=0,
+        at_server=None,
+        upto=holes.upto,
+    )
 
 
 def _object(payload: bytes) -> dict[str, object]:

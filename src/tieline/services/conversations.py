@@ -102,6 +102,7 @@ class Tally:
         "concerned",
         "dead",
         "ended",
+        "expired",
         "first",
         "id",
         "last",
@@ -112,7 +113,7 @@ class Tally:
     def __init__(self, conversation: str, at: float) -> None:
         self.id = conversation
         self.first = self.last = at
-        self.published = self.steps = self.dead = 0
+        self.published = self.steps = self.dead = self.expired = 0
         self.ended = False
         self.agents: set[str] = set()
         self.concerned: set[str] = set()  # who takes part, or is to
@@ -131,12 +132,14 @@ class Tally:
             return
         by, kind = str(fact.get("by", "")), fact.get("fact")
         self.last = max(self.last, float(fact.get("at", 0.0)))
-        if by:
+        if by and kind != "expired":
             self.agents.add(by)
         if kind == "published":
             self._published(fact, consumers)
         elif kind == "settled":
             self._settled(fact, by)
+        elif kind == "expired":
+            self._expired(fact, by)
         elif kind == "stepped" and not fact.get("found"):
             self.steps += 1
             self.ended = self.ended or (fact.get("kind"), fact.get("name")) == ("state", "end")
@@ -159,7 +162,7 @@ class Tally:
             return "parked"
         if self.dead:
             return "dead"
-        return "expired" if owed else "done"
+        return "expired" if owed or self.expired else "done"
 
     def summary(self, board: Board, consumers: Consumers) -> Summary:
         """The conversation as it stands."""
@@ -191,6 +194,12 @@ class Tally:
         self._early.difference_update((stream, seq, name) for name in takers)
         if left:
             self._open[stream, seq] = (left, expires if isinstance(expires, int | float) else None)
+
+    def _expired(self, fact: Fact, by: str) -> None:
+        self.expired += 1
+        found = self._open.get((str(fact.get("stream")), int(fact.get("seq") or 0)))
+        if found is not None:
+            found[0].discard(by)
 
     def _settled(self, fact: Fact, by: str) -> None:
         stream, seq, whose = str(fact.get("stream")), int(fact.get("seq") or 0), (by, str(fact.get("origin")))

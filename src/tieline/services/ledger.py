@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Account", "Row"]
+__all__ = ["Account", "Holes", "Row"]
+
+_LARGEST_HOLE = 100_000  # messages; more at once were removed by hand
 
 type Verdict = Literal["done", "dead", "expired"]
 type Told = Literal["done", "dead", "expired", "parked"]
@@ -22,6 +24,7 @@ class Row:
     ``inferred`` of the done ones are known from the acknowledgement alone: their fact was lost with a process, or they
     were handled by a consumer that tells no facts. ``parked`` of the pending ones were put aside, and are not at the
     server's consumer; ``owed`` is what should be: the other pending ones, and copies of messages that ended meanwhile.
+    ``upto`` is the watermark: the sequence of the stream up to which it was read.
     """
 
     stream: str
@@ -35,6 +38,7 @@ class Row:
     inferred: int
     owed: int
     at_server: int | None
+    upto: int = 0
 
     @property
     def holds(self) -> bool:
@@ -60,6 +64,7 @@ class Account:
         self._aside: set[int] = set()  # messages that were put aside at least once
         self._closed: dict[int, Verdict] = {}  # above _low; dead letters below it too, because they may come back
         self._early: dict[int, Told] = {}  # told of, and not yet seen to be stored
+        self.expired: set[int] = set()  # expired messages that nobody was told of yet; whoever tells takes them out
         self._low = 0  # everything up to here is known; what is closed is closed for good
 
     def stored(self, seq: int, expires: float | None = None) -> None:
@@ -140,8 +145,16 @@ class Account:
         self._inferred_below += len(self._inferred) - len(recent)
         self._inferred = recent
 
-    def row(self, at_server: int | None) -> Row:
-        """The account as it stands."""
+    def knows(self, seq: int) -> bool:
+        """Whether the message was seen, or told of as stored."""
+        return self._knows(seq) or seq in self._copies
+
+    def heard(self, seq: int) -> bool:
+        """Whether somebody told how the message ended, and nobody that it was stored."""
+        return seq in self._early
+
+    def row(self, at_server: int | None, upto: int = 0) -> Row:
+        """The account as it stands, its stream read up to ``upto``."""
         ends = self._ends
         held = {self._copies.get(seq, seq) for seq in self._owed}
         return Row(
@@ -156,6 +169,7 @@ class Account:
             inferred=self._inferred_below + len(self._inferred),
             owed=len(self._owed),
             at_server=at_server,
+            upto=upto,
         )
 
     def _knows(self, seq: int) -> bool:
@@ -182,9 +196,48 @@ class Account:
             self._pending.discard(seq)
             self._closed[seq] = verdict
             self._ends[verdict] += 1
+            if verdict == "expired":
+                self.expired.add(seq)
 
     def _reopen(self, seq: int) -> None:
         if seq in self._closed:
             self._ends[self._closed.pop(seq)] -= 1
             self._inferred.discard(seq)
+            self.expired.discard(seq)
             self._pending.add(seq)
+
+
+class Holes:
+    """Sequences of one stream that were gone before they were read, and of which nobody has told anything.
+
+    Their TTL ended, or somebody removed them: *unseen*, and counted as expired. A word about one takes it out.
+    """
+
+    def __init__(self) -> None:
+        self.upto = 0
+        self._unseen: set[int] = set()
+        self._many = 0  # in holes too large to remember each
+
+    def __len__(self) -> int:
+        return len(self._unseen) + self._many
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._unseen
+
+    def read(self, seq: int) -> range:
+        """The stream was read up to ``seq``; the sequences that were skipped. What is before the first is not judged:
+        it is older than the stream keeps."""
+        skipped = range(self.upto + 1, seq) if self.upto else range(0)
+        self.upto = max(self.upto, seq)
+        if len(skipped) > _LARGEST_HOLE:
+            self._many += len(skipped)
+            return range(0)
+        return skipped
+
+    def add(self, seq: int) -> None:
+        """Nobody has told of ``seq`` so far."""
+        self._unseen.add(seq)
+
+    def told(self, seq: int) -> None:
+        """Somebody has."""
+        self._unseen.discard(seq)

@@ -22,11 +22,11 @@ __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
 type Kind = Literal[
     "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
-    "breaker", "model",
+    "breaker", "model", "expired",
 ]  # fmt: skip
 
 _HIDDEN = "(redacted)"
-_BOOKKEEPING = frozenset({"park", "until", "sent", "over", "attempt", "question", "human", "cancel"})
+_BOOKKEEPING = frozenset({"park", "until", "sent", "over", "attempt", "question", "human", "cancel", "expired"})
 _DIGEST = len(digest(""))
 _ENDS = {"raised": "retry", "interrupted": "interrupted", "parked": "parked"}  # of attempts, as facts call them
 
@@ -202,6 +202,8 @@ class _Telling:
 
     def _other(self, fact: Mapping[str, Any]) -> Entry:
         by, took = str(fact.get("by")), _number(fact.get("took"))
+        if fact.get("fact") == "expired":
+            return Entry(fact["at"], "expired", by, f"{fact.get('subject')}: its time ended unhandled", None, fact)
         if fact.get("fact") == "switched":
             what = f"tool {fact.get('tool')}: breaker {fact.get('state')}: {fact.get('reason')}"
             return Entry(fact["at"], "breaker", by, what, None, fact)

@@ -18,6 +18,7 @@ from oneroof.opening import Office, Place, opened
 from oneroof.play import Player, Progress
 from oneroof.script import scripted_calls
 from oneroof.timeline import timeline
+from tieline.cli.sum_table import sum_table
 from tieline.services.accountant import take
 from tieline.services.ledger import Row
 from tieline.services.supervisor import Exited, Restarted
@@ -61,7 +62,7 @@ async def demo(place: Place, show: Show, count: int | None = None) -> int:
         rows = await _quiet(office)
         sample = _worth_showing(player, accident.call_id)
         moments = await timeline(office.bus, sample.call_id)
-        show.console.print(view.sum_table(rows), view.call_timeline(sample, moments))
+        show.console.print(sum_table(rows), view.call_timeline(sample, moments))
         ok = not player.failed and all(row.holds and not row.pending for row in rows)
         show.event("sum", rows=[asdict(row) | {"holds": row.holds} for row in rows])
         show.event("over", ok=ok, calls=len(player.calls), failed=[call.script.id for call in player.failed])

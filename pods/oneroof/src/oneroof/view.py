@@ -1,7 +1,6 @@
 """What the demo shows: tables and lines for people."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -14,7 +13,7 @@ from oneroof.play import Player, Progress
 from oneroof.timeline import Moment
 from tieline.services.ledger import Row
 
-__all__ = ["call_timeline", "calls", "opening", "sum_table", "verdict"]
+__all__ = ["call_timeline", "calls", "opening", "verdict"]
 
 _SHOWN = 8  # calls at once in the live view
 _STATES = {"waiting": "dim", "talking": "yellow", "done": "green", "stuck": "bold red", "wrong": "bold red"}
@@ -43,23 +42,6 @@ def calls(player: Player, notes: Sequence[str]) -> RenderableType:
         title = Text(call.script.title, style=_STATES[call.state])
         table.add_row(title, turn, escape(call.said[:200]), escape(call.heard[:200]))
     return Group(table, *(Text.from_markup(note) for note in notes))
-
-
-def sum_table(rows: Sequence[Row]) -> RenderableType:
-    """Published = done + dead + expired + pending."""
-    title = "The sum: published = done + dead + expired + pending"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("stream / agent", no_wrap=True)
-    for column in ("published", "done", "dead", "expired", "pending", "server"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for stream, its in groupby(sorted(rows, key=lambda row: row.stream), key=lambda row: row.stream):
-        table.add_row(f"[dim]{stream}[/dim]")
-        for row in its:
-            figures = (row.published, row.done, row.dead, row.expired, row.pending, row.at_server)
-            shown = ["" if figure is None else f"{figure:,}" for figure in figures]
-            table.add_row(f"  {row.agent}", *shown, "[green]✓[/green]" if row.holds else "[red]✗[/red]")
-    return table
 
 
 def call_timeline(call: Progress, moments: Sequence[Moment]) -> RenderableType:
