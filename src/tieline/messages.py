@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from tieline import subjects
@@ -108,7 +108,8 @@ class Expiry(Message):
     ``class BookingLate(Expiry, subject="call.intent.booking-late")``, and ``on_expired=BookingLate`` on the message
     whose expiry matters. The accountant (the process ``audit``) publishes it, once for each message and agent, in the
     conversation of what expired: at once where the agent never got it, else when no run of it can still be under way.
-    ``expired`` is when the TTL ended (UTC). The message itself is gone with its payload.
+    ``expired`` is when the TTL ended (UTC). The message itself is gone; ``shown`` is what the audit has of its payload,
+    redacted: nothing where another client published it.
     """
 
     call_id: str
@@ -117,6 +118,7 @@ class Expiry(Message):
     seq: int
     agent: str
     expired: datetime
+    shown: dict[str, Any] = Field(default_factory=dict)
 
 
 def _check_expiry(model: type[Message], notice: object) -> None:

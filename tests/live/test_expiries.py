@@ -90,6 +90,7 @@ async def test_who_asked_is_told_once_and_the_sum_holds(nats_server: Server) -> 
         assert len(await facts(bus)) == 2
         await eventually(lambda: _is_expired(bus), what="the conversation's state")
     assert (pod.told[0].agent, pod.told[0].subject) == ("viewings", "call.intent.viewing")
+    assert pod.told[0].shown == {"callId": "c1"}
     assert {(fact["by"], fact["callId"], fact["subject"]) for fact in told} == {
         ("viewings", "c1", "call.intent.viewing"),
         ("viewings", "c1", "call.intent.errand"),

@@ -1,7 +1,8 @@
 """Telling of messages whose TTL ended unhandled: a fact for each, and the notice that its class asks for."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ class _Mortal:
     conversation: str
     subject: str
     expires: float  # seconds since 1970
+    shown: Mapping[str, Any]  # of its payload, where a notice will tell of it
 
 
 class Expiries:
@@ -49,14 +51,19 @@ class Expiries:
             payload = await self._payload(delivery.stream, delivery.seq)  # of another client, who must be told too
         conversation = conversation_of(headers, payload) or f"o-{delivery.origin}"
         key = headers.get(names.MSG_ID) or delivery.origin
-        self._mortals[delivery.stream, seq] = _Mortal(key, conversation, delivery.subject, delivery.expires)
+        known = self._mortals.get((delivery.stream, seq))
+        shown = {} if known is None else known.shown
+        self._mortals[delivery.stream, seq] = _Mortal(key, conversation, delivery.subject, delivery.expires, shown)
 
     def published(self, fact: dict[str, Any]) -> None:
         """A fact says that a message with a TTL was stored: it may have been gone before its stream was read."""
         stream, seq, expires = fact.get("stream"), fact.get("seq"), fact.get("expires")
         if isinstance(stream, str) and isinstance(seq, int) and isinstance(expires, float):
-            mortal = _Mortal(str(fact.get("msgId")), str(fact.get("callId")), str(fact.get("subject")), expires)
-            self._mortals.setdefault((stream, seq), mortal)
+            subject, payload = str(fact.get("subject")), fact.get("payload")
+            shown = payload if isinstance(payload, dict) and self._notice(subject) is not None else {}
+            mortal = _Mortal(str(fact.get("msgId")), str(fact.get("callId")), subject, expires, shown)
+            known = self._mortals.get((stream, seq), mortal)  # its stream knows better, but for the payload
+            self._mortals[stream, seq] = replace(known, shown=shown)
 
     async def tell(self, account: Account, delivered: int, now: float) -> None:
         """Tell of what expired in ``account``. ``delivered``: up to which sequence its consumer has got messages.
@@ -96,6 +103,7 @@ class Expiries:
                 seq=seq,
                 agent=agent,
                 expired=datetime.fromtimestamp(mortal.expires, UTC),
+                shown=dict(mortal.shown),
             )
             await bus.store(bus.outgoing(message, conversation), unique, mortal.key, "")
         record = {"at": round(mortal.expires, 3), "by": bus.replica, "accountant": self._own}

@@ -80,11 +80,12 @@ def processes_of(pod: Pod) -> list[Process]:
 
 @dataclass(slots=True)
 class _Kept:
-    """A process under supervision. Written by its keeper's task alone."""
+    """A process under supervision. Written by its keeper's task alone, but for ``away``."""
 
     process: Process
     child: Child
     ends: int = 0
+    away: float = 0.0  # seconds that it shall stay away for after its next end
     was_ready: bool = False
     last: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
 
@@ -148,8 +149,12 @@ class Supervisor:
         """Of the process, or of its last run. `KeyError` for a name that was not started."""
         return self._kept[name].child.pid
 
-    def kill(self, name: str, signum: int = signal.SIGKILL) -> None:
-        """Send a signal to one process; it is restarted when it ends of it. `KeyError` for a name not started."""
+    def kill(self, name: str, signum: int = signal.SIGKILL, away: float = 0.0) -> None:
+        """Send a signal to one process; it is restarted when it ends of it, ``away`` seconds later at the earliest.
+
+        `KeyError` for a name not started.
+        """
+        self._kept[name].away = away
         self._kept[name].child.send(signum)
 
     def kill_all(self) -> None:
@@ -181,7 +186,8 @@ class Supervisor:
             code = await child.follow(lambda text: self._said(kept, text), lambda: self._is_ready(kept))
             kept.ends += 1
             self._changed.set()
-            wait = _FIRST_WAIT if child.lived >= _SETTLED else wait
+            wait = max(_FIRST_WAIT if child.lived >= _SETTLED else wait, kept.away)
+            kept.away = 0.0
             stopping = self._stopping.is_set()
             self._tell(Exited(name, child.pid, code, None if stopping else wait))
             if stopping or await self._stops_within(wait):

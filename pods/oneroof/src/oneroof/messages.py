@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from oneroof.understanding import Line
-from tieline import Message
+from tieline import Expiry, Message
 
 __all__ = [
     "Answer",
@@ -15,6 +15,7 @@ __all__ = [
     "HomeLookup",
     "HomeResearch",
     "HomeSearch",
+    "IntentLate",
     "Spoken",
     "VoicemailLeft",
 ]
@@ -43,7 +44,11 @@ class Spoken(Message, subject="call.speech.{call_id}", ttl="10m", redact=("text"
     hang_up: bool = False
 
 
-class HomeSearch(Message, subject="call.intent.search", ttl="5m"):
+class IntentLate(Expiry, subject="call.intent.late", ttl="10m"):
+    """Nobody took an intent in time: the caller who waits for it is told, and called back."""
+
+
+class HomeSearch(Message, subject="call.intent.search", ttl="5m", on_expired=IntentLate):
     """The caller wants homes that fit. Prices in USD, areas in square feet."""
 
     call_id: str
@@ -57,7 +62,7 @@ class HomeSearch(Message, subject="call.intent.search", ttl="5m"):
     waterfront: bool = False
 
 
-class BookViewing(Message, subject="call.intent.book", ttl="5m", redact=("phone", "name")):
+class BookViewing(Message, subject="call.intent.book", ttl="5m", redact=("phone", "name"), on_expired=IntentLate):
     """The caller wants to see a home at a time."""
 
     call_id: str
@@ -68,7 +73,7 @@ class BookViewing(Message, subject="call.intent.book", ttl="5m", redact=("phone"
     name: str | None = None
 
 
-class HomeResearch(Message, subject="call.intent.research", ttl="5m"):
+class HomeResearch(Message, subject="call.intent.research", ttl="5m", on_expired=IntentLate):
     """The caller wants to know what a home is worth."""
 
     call_id: str
@@ -76,7 +81,7 @@ class HomeResearch(Message, subject="call.intent.research", ttl="5m"):
     home: str
 
 
-class HomeLookup(Message, subject="call.intent.lookup", ttl="5m"):
+class HomeLookup(Message, subject="call.intent.lookup", ttl="5m", on_expired=IntentLate):
     """The caller wants to hear about one home, by number or address."""
 
     call_id: str

@@ -12,6 +12,7 @@ from oneroof.messages import (
     HomeLookup,
     HomeResearch,
     HomeSearch,
+    IntentLate,
     Spoken,
     VoicemailLeft,
 )
@@ -47,6 +48,15 @@ async def speak(answer: Answer, call: Conversation) -> None:
     await call.publish(
         Spoken(call_id=answer.call_id, turn=answer.turn, text=answer.say, offers=answer.offers, answers=answer.intent)
     )
+
+
+@orchestrator.also
+async def too_late(late: IntentLate, call: Conversation) -> None:
+    """Nobody took an intent in time: better a word and a call back than silence."""
+    intent, turn = late.subject.rpartition(".")[2], late.shown.get("turn", 0)
+    spoken = {"call_id": late.call_id, "turn": turn, "answers": intent}
+    await call.publish(Spoken.model_validate({**spoken, "text": "I am sorry, that took too long. We will call you."}))
+    await call.publish(Escalation(call_id=late.call_id, turn=turn, reason=f"{intent} was not handled in time"))
 
 
 _INTENTS: dict[type[understanding.Wish], type[Message]] = {

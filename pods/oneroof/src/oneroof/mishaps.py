@@ -1,0 +1,68 @@
+"""What the demo plants: a call that no code survives, a payload that does not fit, and an intent nobody takes in time."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from oneroof.messages import BookViewing, HomeResearch, Spoken
+from oneroof.opening import Office
+from tieline.services.supervisor import Exited
+
+__all__ = ["Mishaps"]
+
+_LATE = 1.0  # seconds that the late intent is worth
+_AWAY = 4.0  # seconds that the agent which should take it is away: well beyond the server's clock of TTLs
+_HEARD = 20.0  # seconds within which its caller must be told
+_END_OF_TIME = datetime(9999, 12, 31, 23, 45, tzinfo=UTC)  # half an hour later there is no date any more
+
+
+@dataclass(frozen=True, slots=True)
+class Mishaps:
+    """Three calls that go wrong on purpose. ``run`` tells the calls of one demo from another's."""
+
+    office: Office
+    run: str
+
+    @classmethod
+    def of(cls, office: Office) -> "Mishaps":
+        """Mishaps of their own for this demo."""
+        return cls(office, os.urandom(3).hex())
+
+    def call(self, kind: str) -> str:
+        """The conversation of the mishap."""
+        return f"planted-{kind}-{self.run}"
+
+    async def poison(self) -> None:
+        """A booking at the end of time: the calendar cannot add half an hour to it, however often it tries."""
+        booking = BookViewing(
+            call_id=self.call("poison"), turn=1, home="1042", slot=_END_OF_TIME, phone="+12065550199", name=None
+        )
+        await self.office.bus.publish(booking)
+
+    async def misfit(self) -> None:
+        """What another client might send: the right subject, the wrong fields."""
+        payload = b'{"callId": "%s", "turn": "first", "home": 1042}' % self.call("misfit").encode()
+        await self.office.bus.connection.request("call.intent.book", payload)
+
+    async def late(self) -> str:
+        """An intent whose agent is away for longer than the intent is worth; what its caller heard of it."""
+        office, call = self.office, self.call("late")
+        heard = asyncio.ensure_future(self._heard(call))
+        events = office.supervisor.events()
+        office.supervisor.kill("comp-pull", away=_AWAY)
+        async for event in events:
+            if isinstance(event, Exited) and event.name == "comp-pull":
+                break
+        await office.bus.publish(HomeResearch(call_id=call, turn=1, home="1042"), deadline=_LATE)
+        try:
+            async with asyncio.timeout(_HEARD):
+                return await heard
+        except TimeoutError:
+            return ""
+
+    async def _heard(self, call: str) -> str:
+        async for line in self.office.bus.messages(Spoken, start=datetime.now(UTC)):
+            if line.call_id == call:
+                return line.text
+        return ""
