@@ -106,7 +106,11 @@ def test_every_header() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [facts.Published, facts.Started, facts.Settled, facts.Stepped, facts.ModelUsed, facts.Switched]
+    "kind",
+    [
+        *(facts.Published, facts.Started, facts.Settled, facts.Stepped, facts.ModelUsed, facts.Switched),
+        *(facts.LetterRedriven, facts.LetterDropped, facts.LetterEdited),
+    ],
 )
 def test_every_fact_with_its_fields(kind: type[facts.Published]) -> None:
     section = (REFERENCE / "wire.md").read_text(encoding="utf-8").partition(f"### {kind.__name__.lower()}\n")[2]

@@ -131,7 +131,7 @@ class Tally:
             return
         by, kind = str(fact.get("by", "")), fact.get("fact")
         self.last = max(self.last, float(fact.get("at", 0.0)))
-        if by:
+        if by and not str(kind).startswith("letter"):  # those are done by people
             self.agents.add(by)
         if kind == "published":
             self._published(fact, consumers)
