@@ -11,6 +11,9 @@ __all__ = [
     "Ending",
     "Expired",
     "Fact",
+    "LetterDropped",
+    "LetterEdited",
+    "LetterRedriven",
     "Light",
     "ModelUsed",
     "Observer",
@@ -132,5 +135,60 @@ class Expired:
     expires: float
 
 
-type Fact = Expired | Published | Started | Settled | Stepped | Switched | ModelUsed
+@dataclass(slots=True)
+class LetterRedriven:
+    """A person sent a dead letter again, to ``subject``. ``letter`` is its sequence in DLQ, ``agent`` who had given it
+    up, ``deaths`` how often it had died. Told again where the command was killed and run again."""
+
+    conversation: str
+    by: str
+    letter: int
+    agent: str
+    origin: str
+    subject: str
+    deaths: int
+    reason: str
+
+
+@dataclass(slots=True)
+class LetterDropped:
+    """A person removed a dead letter: its message will never be handled. The fields are those of a redrive."""
+
+    conversation: str
+    by: str
+    letter: int
+    agent: str
+    origin: str
+    subject: str
+    deaths: int
+    reason: str
+
+
+@dataclass(slots=True)
+class LetterEdited:
+    """A person put a dead letter with another payload, ``replaced_by``, in the place of ``letter``. ``changed`` names
+    the fields, never their values."""
+
+    conversation: str
+    by: str
+    letter: int
+    replaced_by: int
+    agent: str
+    origin: str
+    changed: list[str]
+    reason: str
+
+
+type Fact = (
+    Expired
+    | Published
+    | Started
+    | Settled
+    | Stepped
+    | Switched
+    | ModelUsed
+    | LetterRedriven
+    | LetterDropped
+    | LetterEdited
+)
 type Observer = Callable[[Fact], None]

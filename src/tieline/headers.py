@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["about_origin", "carried"]
+__all__ = ["about_origin", "carried", "count_in"]
 
 MSG_ID: Final = "Nats-Msg-Id"
 TTL: Final = "Nats-TTL"
@@ -19,6 +19,8 @@ DEAD: Final = "Tieline-Dead"
 SUBJECT: Final = "Tieline-Subject"
 OBJECT: Final = "Tieline-Object"
 VERSION: Final = "Tieline-Version"
+REDRIVEN: Final = "Tieline-Redriven"
+TRIED: Final = "Tieline-Tried"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
@@ -35,3 +37,9 @@ def carried(headers: Mapping[str, str]) -> dict[str, str]:
     the dead letter, an expectation would refuse it, and a rollup would empty the stream.
     """
     return {name: value for name, value in headers.items() if not name.lower().startswith("nats-")}
+
+
+def count_in(headers: Mapping[str, str], name: str) -> int:
+    """The number that a header carries; 0 where it is missing, or no number."""
+    text = headers.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0

@@ -154,7 +154,7 @@ def _redrivable(stream: Stream) -> Stream:
     redrive = subjects.redrive(stream.name, "*")
     if any(subjects.covers(own, redrive) for own in stream.subjects):
         return stream
-    return replace(stream, subjects=(*stream.subjects, redrive))
+    return replace(stream, subjects=(*stream.subjects, redrive), atomic=True)
 
 
 class _ToolDecorator:

@@ -76,11 +76,13 @@ def default_streams() -> tuple[Stream, ...]:
         Stream(
             name="CALL_INTENT",
             subjects=("call.intent.*", "redrive.call_intent.*"),
+            atomic=True,  # redrives
             description="what callers want, one subject an intent",
         ),
         Stream(
             name="TOOL_CALL",
             subjects=("tool.call.*", "redrive.tool_call.*"),
+            atomic=True,  # redrives
             delays=False,
             description="tool calls, one subject a tool",
         ),

@@ -17,6 +17,7 @@ __all__ = [
     "check_template",
     "covers",
     "dead_letter",
+    "dead_letter_parts",
     "due",
     "fill",
     "is_step",
@@ -146,9 +147,18 @@ def overlaps(one: str, other: str) -> bool:
     return shorter[-1] == ">" and len(longer) > len(shorter)
 
 
-def dead_letter(subject: str) -> str:
-    """Where a message of ``subject`` goes when it will not be delivered again."""
-    return f"DLQ.{subject}"
+def dead_letter(agent: str, cause: str, subject: str) -> str:
+    """Where a message of ``subject`` goes when ``agent`` will not get it again. With wildcards: a filter.
+
+    The server counts messages by subject: so it knows how many there are of each agent and cause.
+    """
+    return f"DLQ.{agent}.{cause}.{subject}"
+
+
+def dead_letter_parts(subject: str) -> tuple[str, str, str]:
+    """The agent, the cause and the original subject in a dead letter's; empty where somebody else named it."""
+    _, agent, cause, original, *_ = [*subject.split(".", 3), "", "", ""]
+    return agent, cause, original
 
 
 def redrive(stream: str, agent: str) -> str:

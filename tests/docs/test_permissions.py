@@ -101,7 +101,7 @@ async def test_the_permissions_of_the_page_are_enough(guarded: str) -> None:
             host.stop()
         await asyncio.gather(*running)
     assert sorted(delivery.subject for delivery in told) == ["call.told.again"] * 2 + ["call.told.plain"] * 2
-    assert [delivery.subject for delivery in dead] == ["DLQ.call.intent.ask"]
+    assert [delivery.subject for delivery in dead] == ["DLQ.front-desk.raised.call.intent.ask"]
     assert len(facts) == 3
 
 

@@ -253,7 +253,9 @@ async def test_a_call_of_no_tool_is_answered_and_kept(nats_server: Server, monke
     assert (one["ok"], one["cause"]) == (False, "unknown")
     assert "there is no tool 'nope'" in one["reason"]
     assert json.loads(other.payload)["cause"] == "unknown"
-    assert [(letter.subject, letter.told["cause"]) for letter in letters] == [("DLQ.tool.call.nope", "unknown")] * 2
+    assert [(letter.subject, letter.told["cause"]) for letter in letters] == [
+        ("DLQ.tool-nope.unknown.tool.call.nope", "unknown")
+    ] * 2
     assert left == []
 
 

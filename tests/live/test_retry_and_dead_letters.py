@@ -43,7 +43,7 @@ async def test_retries_wait_longer_and_longer_and_then_the_letter_is_dead(nats_s
     waits = [later - earlier for (earlier, _), (later, _) in pairwise(runs)]
     assert [wait >= least for wait, least in zip(waits, (0.0375, 0.15, 0.6), strict=True)] == [True] * 3
 
-    assert letter.subject == "DLQ.call.intent.book"
+    assert letter.subject == "DLQ.booking.raised.call.intent.book"
     assert json.loads(letter.payload) == {"callId": "c1", "phone": "1"}
     assert letter.headers["Tieline-Conversation"] == subjects.token("a b")
     assert letter.headers["Tieline-Origin"] == letter.told["origin"]
@@ -117,7 +117,8 @@ async def test_a_payload_that_does_not_fit_is_dead_at_once_and_once(nats_server:
     assert "callId" in letter.told["reason"]
     assert CANARY not in json.dumps(letter.told)
     assert letter.headers["X-Mine"] == "kept"
-    assert letter.told["attempts"] == []
+    [only] = letter.told["attempts"]
+    assert (only["n"], only["end"], only["cause"], only["by"]) == (1, "dead", "invalid", letter.told["by"])
 
 
 async def test_refuse_is_dead_at_once(nats_server: Server) -> None:

@@ -95,7 +95,7 @@ async def test_a_tool_that_always_raises_is_a_failure_and_a_dead_letter(nats_ser
     assert {(error.tool, error.cause) for error in caught} == {("crm", "raised")}
     assert "ConnectionError: the CRM is away" in str(caught[0])
     assert str(caught[0]) == str(caught[1])
-    assert (letter.subject, letter.told["agent"]) == ("DLQ.tool.call.crm", "tool-crm")
+    assert (letter.subject, letter.told["agent"]) == ("DLQ.tool-crm.raised.tool.call.crm", "tool-crm")
     assert len(letter.told["attempts"]) == 3
 
 

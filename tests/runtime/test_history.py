@@ -52,6 +52,24 @@ def test_the_tries_tell_how_each_ended() -> None:
     assert [record.get("by") for record in past.tries] == [None, "host:1", "host:2"]
 
 
+@pytest.mark.parametrize(
+    ("starts", "ends", "before", "counted", "vanished", "following"),
+    [
+        ({}, {}, 1, 0, 0, 2),  # refused at once, and redriven
+        (dict.fromkeys(range(2, 6), SHARED), dict.fromkeys(range(1, 6), RAISED), 5, 0, 0, 6),
+        (dict.fromkeys(range(2, 7), SHARED), dict.fromkeys(range(1, 7), RAISED), 5, 1, 0, 7),
+        ({2: SHARED, **dict.fromkeys(range(3, 8), ALONE)}, {}, 7, 0, 6, 8),
+        ({2: SHARED, **dict.fromkeys(range(3, 9), ALONE)}, {}, 7, 1, 7, 9),
+    ],
+)
+def test_attempts_before_a_redrive_are_told_of_and_not_counted(
+    starts: Mapping[int, Any], ends: Mapping[int, Any], before: int, counted: int, vanished: int, following: int
+) -> None:
+    past = _judged(dict(starts), dict(ends), before=before)
+    assert (past.counted, past.vanished, past.next) == (counted, vanished, following)
+    assert len(past.tries) == following - 1
+
+
 @pytest.mark.parametrize("junk", [{"end": 7}, {}, {"ok": False, "cause": "invalid"}])
 def test_records_that_somebody_else_wrote_do_no_harm(junk: dict[str, Any]) -> None:
     assert _judged({2: junk}, {1: junk}).next == 3

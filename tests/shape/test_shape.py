@@ -160,7 +160,7 @@ def test_only_delivery_acknowledges() -> None:
 
 
 def test_only_the_runtime_decides_what_becomes_of_a_delivery() -> None:
-    settles = re.compile(r"\b(?:delivery|_reply|popleft\(\))\.(ack|ack_kept|nak|extend)\(")
+    settles = re.compile(r"\b(?:delivery|advisory|_reply|popleft\(\))\.(ack|ack_kept|nak|extend)\(")
     found = {name_of(path) for path in modules() if settles.search(code_of(path))}
     assert found == {
         "src/tieline/runtime/settle.py",
@@ -168,6 +168,7 @@ def test_only_the_runtime_decides_what_becomes_of_a_delivery() -> None:
         "src/tieline/runtime/worker.py",  # hands back what was interrupted
         "src/tieline/runtime/lease.py",
         "src/tieline/wire/consumer.py",  # hands back what nobody took
+        "src/tieline/services/deadletters.py",  # advisories, which are the server's and no messages of a pod
     }
 
 

@@ -23,3 +23,8 @@ def test_only_the_servers_own_headers_are_left_behind(given_headers: dict[str, s
 def test_trace_context_and_our_own_travel_on() -> None:
     ours = {headers.ORIGIN: "o", headers.CONVERSATION: "c", headers.RUN: "2", headers.TRACEPARENT: "00-1-2-01"}
     assert headers.carried(ours | {headers.MSG_ID: "i", headers.TTL: "300"}) == ours
+
+
+def test_a_count_is_a_number_or_nothing() -> None:
+    told = {headers.REDRIVEN: "12", headers.TRIED: "many", headers.RUN: "9" * 400}
+    assert [headers.count_in(told, name) for name in (*told, headers.STEP)] == [12, 0, 0, 0]

@@ -188,7 +188,7 @@ def test_what_is_no_step(subject: str) -> None:
 
 
 def test_the_names_of_the_wire_contract() -> None:
-    assert subjects.dead_letter("call.intent.book") == "DLQ.call.intent.book"
+    assert subjects.dead_letter("booking", "raised", "call.intent.book") == "DLQ.booking.raised.call.intent.book"
     assert subjects.redrive("CALL_INTENT", "booking") == "redrive.call_intent.booking"
     assert subjects.nudge("step.a.b.c.d") == "nudge.step.a.b.c.d"
     assert subjects.due("call.intent.book") == "due.call.intent.book"

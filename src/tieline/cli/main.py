@@ -20,6 +20,8 @@ _COMMANDS = {
     "pub": "tieline.cli.pub",
     "tail": "tieline.cli.tail",
     "calls": "tieline.cli.calls",
+    "dlq": "tieline.cli.dlq",
+    "doctor": "tieline.cli.doctor",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

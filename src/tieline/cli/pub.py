@@ -19,7 +19,7 @@ from tieline.services.reference import load_pod
 from tieline.settings import Settings
 from tieline.wire.publisher import PubAck
 
-__all__ = ["pub"]
+__all__ = ["fitting", "pub"]
 
 
 SubjectArgument = Annotated[str, typer.Argument(metavar="SUBJECT", help="Where to, such as call.intent.book.")]
@@ -50,7 +50,7 @@ def pub(
     subjects.check_template(subject)
     content = _content(payload)
     declared = None if pod is None else load_pod(pod)
-    message = None if declared is None else _fitting(declared, subject, content)
+    message = None if declared is None else fitting(declared, subject, content)
     timed = timing(subject, _ttl(ttl, message), _seconds("--after", after))
     data = codec.to_json(content) if message is None else codec.encode(message)
     unique = id or os.urandom(16).hex()
@@ -93,7 +93,7 @@ def _seconds(option: str, text: str | None) -> float | None:
         raise BadSettings(f"{option}: {error}") from None
 
 
-def _fitting(pod: Pod, subject: str, content: dict[str, Any]) -> Message:
+def fitting(pod: Pod, subject: str, content: dict[str, Any]) -> Message:
     """The payload as the message that the pod's agents take from ``subject``. `BadPayload` names what does not fit."""
     models = [model for agent in pod.agents.values() for model in agent.models]
     model = next((m for m in models if subjects.covers(binding_of(m).filter, subject)), None)

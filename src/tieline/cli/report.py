@@ -1,9 +1,7 @@
 """``tieline report``: streams, consumers and dead letters, as they are now."""
 
 import asyncio
-import json as jsonlib
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +13,6 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from tieline import headers as names
 from tieline.cli.options import JsonOption, ServerOption, connected, settings_of
 from tieline.cli.printing import age, console, print_json, size, table
 from tieline.cli.sum_table import sum_table
@@ -23,14 +20,13 @@ from tieline.errors import BadSettings
 from tieline.pod import Pod
 from tieline.runtime.bus import connect
 from tieline.services.accountant import take
+from tieline.services.letters.reading import Selection, counted
 from tieline.services.reference import load_pod
 from tieline.wire.connection import Connection
-from tieline.wire.feed import Feed
-from tieline.wire.topology import consumer_infos, consumers_of
+from tieline.wire.topology import consumer_infos, consumers_of, stream_infos
 
 __all__ = ["report"]
 
-_DEAD_LETTERS = "DLQ"
 _EVERY = 2.0  # seconds between looks of --watch
 _COUNTED = 10.0  # seconds that a sum which does not hold is counted again: messages may have moved meanwhile
 _BETWEEN = 0.5
@@ -150,7 +146,7 @@ async def _states(connection: Connection, pod: Pod | None, watch: bool) -> Async
 
 
 async def _state(connection: Connection, pod: Pod | None) -> State:
-    streams = await _streams(connection)
+    streams = await stream_infos(connection)
     wanted = set(streams) if pod is None else set(pod.streams)
     consumers: list[ConsumerState] = []
     declared = None if pod is None else {(c.stream, c.durable) for c in consumers_of(pod)}
@@ -159,7 +155,7 @@ async def _state(connection: Connection, pod: Pod | None) -> State:
             durable = info["config"].get("durable_name")
             if durable and (declared is None or (stream, durable) in declared):
                 consumers.append(_consumer_state(info))
-    dead = await _dead_letters(connection) if _DEAD_LETTERS in streams else Counter()
+    dead = await _dead_letters(connection)
     agents = None if declared is None else {durable for _, durable in declared}
     return State(
         tuple(_stream_state(info) for name, info in sorted(streams.items()) if name in wanted),
@@ -171,16 +167,6 @@ async def _state(connection: Connection, pod: Pod | None) -> State:
         ),
         tuple(sorted(wanted - set(streams))),
     )
-
-
-async def _streams(connection: Connection) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    while True:
-        answer = await connection.api("STREAM.LIST", {"offset": len(found)})
-        page = answer.get("streams") or []
-        found |= {info["config"]["name"]: info for info in page}
-        if not page or len(found) >= int(answer.get("total", 0)):
-            return found
 
 
 def _stream_state(info: dict[str, Any]) -> StreamState:
@@ -213,15 +199,8 @@ def _consumer_state(info: dict[str, Any]) -> ConsumerState:
     )
 
 
-async def _dead_letters(connection: Connection) -> Counter[tuple[str, str]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    async for letter in Feed(connection, _DEAD_LETTERS, [f"{_DEAD_LETTERS}.>"], start=1, to_end=True):
-        try:
-            told = jsonlib.loads(letter.headers.get(names.DEAD, "{}"))
-            counts[str(told.get("agent", "?")), str(told.get("cause", "?"))] += 1
-        except (ValueError, AttributeError):  # put there by somebody else
-            counts["?", "?"] += 1
-    return counts
+async def _dead_letters(connection: Connection) -> dict[tuple[str, str], int]:
+    return {(group.agent, group.cause): group.count for group in await counted(connection, Selection())}
 
 
 def _camel(value: Any) -> Any:

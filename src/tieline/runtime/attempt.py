@@ -67,7 +67,9 @@ class Attempt:
         """The journal of the attempts at this message."""
         run = self.delivery.headers.get(names.RUN, "")
         call = self.call
-        return History(self._bus.journal, self._bus.replica, self.duty.name, call.id, call.origin, run)
+        history = History(self._bus.journal, self._bus.replica, self.duty.name, call.id, call.origin, run)
+        history.before = names.count_in(self.delivery.headers, names.TRIED)
+        return history
 
     def comes_after(self, past: Past) -> None:
         """Earlier attempts came to ``past``; this one has the number after them."""

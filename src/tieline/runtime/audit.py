@@ -3,16 +3,17 @@
 import asyncio
 import json
 import logging
-import os
 import time
 from dataclasses import fields
+from typing import get_args
 
 from pydantic.alias_generators import to_camel
 
 from tieline import codec, subjects
-from tieline.errors import Unreachable
-from tieline.facts import Expired, Fact, ModelUsed, Published, Settled, Started, Stepped, Switched
-from tieline.wire.connection import ApiError, Connection, NoAnswer, Received
+from tieline.errors import Unconfirmed, Unreachable
+from tieline.facts import Fact
+from tieline.wire.batches import store_together
+from tieline.wire.connection import ApiError, Connection, NoAnswer
 
 __all__ = ["Audit"]
 
@@ -48,6 +49,19 @@ class Audit:
         while len(self._waiting) >= _FULL and not self._writer.done():
             self._written.clear()
             await self._written.wait()
+
+    async def written(self, within: float) -> None:
+        """Return when every fact told so far is stored, or refused by a full stream. `Unconfirmed` when not in time."""
+        try:
+            async with asyncio.timeout(within):
+                while self._waiting and not self._writer.done():
+                    self._written.clear()
+                    await self._written.wait()
+        except TimeoutError:
+            where = subjects.audit("*")
+            raise Unconfirmed(
+                f"{where}: no stream stored the facts within {within:g} s; `tieline apply` makes it", subject=where
+            ) from None
 
     async def close(self) -> None:
         """Write what waits, for as long as the connection lives."""
@@ -99,27 +113,8 @@ class Audit:
             )
 
     async def _batch(self, told: list[tuple[str, bytes]]) -> ApiError | None:
-        """Store all or none (ADR-50). The server's words where it refuses."""
-        if len(told) == 1:
-            return _refusal(await self._connection.request(*told[0]))
-        batch = os.urandom(12).hex()
-        headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)} for number in range(1, len(told) + 1)]
-        headers[-1]["Nats-Batch-Commit"] = "1"
-        numbered = [(*fact, own) for fact, own in zip(told, headers, strict=True)]
-        # The answer to the first comes while the others go out: after a no they are dropped, and the last is a no too.
-        replies = await asyncio.gather(self._connection.request(*numbered[0]), self._commit(numbered[1:]))
-        return _refusal(replies[0]) or _refusal(replies[1])
-
-    async def _commit(self, numbered: list[tuple[str, bytes, dict[str, str]]]) -> Received:
-        """The answer to the last of a batch, after all others were sent."""
-        for subject, payload, headers in numbered[:-1]:
-            await self._connection.send(subject, payload, headers)
-        return await self._connection.request(*numbered[-1])
-
-
-def _refusal(reply: Received) -> ApiError | None:
-    error = json.loads(reply.payload).get("error") if reply.payload else None
-    return None if error is None else ApiError(error)
+        """Store all or none. The server's words where it refuses."""
+        return await store_together(self._connection, [(subject, payload, {}) for subject, payload in told])
 
 
 def _encoded(fact: Fact, at: float) -> bytes:
@@ -136,4 +131,6 @@ def _wire_names(kind: type[Fact]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, "callId" if f.name == "conversation" else to_camel(f.name)) for f in fields(kind))
 
 
-_WIRE_NAMES = {kind: _wire_names(kind) for kind in (Expired, Published, Started, Settled, Stepped, Switched, ModelUsed)}
+_WIRE_NAMES: dict[type[Fact], tuple[tuple[str, str], ...]] = {
+    kind: _wire_names(kind) for kind in get_args(Fact.__value__)
+}

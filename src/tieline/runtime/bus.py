@@ -212,6 +212,11 @@ class Bus:
         if self._audit is not None:
             await self._audit.room()
 
+    async def written(self) -> None:
+        """Return when the facts told so far are stored. `Unconfirmed` after ``publish.patience`` seconds."""
+        if self._audit is not None:
+            await self._audit.written(self.settings.publish.patience)
+
     async def close(self) -> None:
         """Write the last facts, then close the connection."""
         if self._audit is not None:

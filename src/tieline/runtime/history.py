@@ -54,6 +54,7 @@ class History:
         self._conversation = conversation
         self._origin = origin
         self._key = digest(origin, run)
+        self.before = 0  # attempts before the message was redriven: told of, and not counted any more
 
     async def past(self) -> Past:
         """What the journal has of earlier attempts, for a message that was delivered before."""
@@ -69,7 +70,7 @@ class History:
             starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
             ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
             if numbers[-1] not in starts and numbers[-1] not in ends:
-                return _judged(starts, ends, over)
+                return _judged(starts, ends, over, self.before)
             first += _PAGE
 
     async def begin(self, past: Past, delivered: int) -> Past:
@@ -106,18 +107,21 @@ class History:
         return {"at": round(time.time(), 3), "by": self._replica}
 
 
-def _judged(starts: dict[int, Record], ends: dict[int, Record], over: bool = False) -> Past:
+def _judged(starts: dict[int, Record], ends: dict[int, Record], over: bool = False, before: int = 0) -> Past:
     counted = vanished = 0
     tries: list[Record] = []
-    last = max([*starts, *ends], default=0)
+    last = max([before, *starts, *ends])
     for number in range(1, max(last, 1) + 1):
         start, end = starts.get(number), ends.get(number)
         if end is not None:
-            counted += end.get("end") == "raised"
+            counted += number > before and end.get("end") == "raised"
             tries.append(end)
+            continue
+        if number == before:  # refused: its end is the dead letter that was redriven
+            tries.append({**(start or {"n": number}), "end": "dead"})
             continue
         # Only a first delivery goes unrecorded: it died, or was handed back before it ran.
         vanished += 1
-        counted += bool(start and start.get("alone"))
+        counted += number > before and bool(start and start.get("alone"))
         tries.append({**(start or {"n": number}), "end": "vanished"})
     return Past(counted, vanished, max(last, 1) + 1, tuple(tries), over)

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from typing import assert_never
+from typing import Any, assert_never
 
 from tieline import headers as names
 from tieline import subjects
@@ -16,7 +16,6 @@ from tieline.runtime.bus import Bus
 from tieline.runtime.history import Past
 from tieline.runtime.park import LONGEST_NAK, park, sleep_aside
 from tieline.runtime.retry import back_off
-from tieline.wire.publisher import Publisher
 
 __all__ = ["settle"]
 
@@ -78,8 +77,11 @@ async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) 
 
 async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[Ending, str]:
     delivery, call = attempt.delivery, attempt.call
-    payload, headers = _letter(attempt, cause, past, bus.publisher)
-    await bus.publisher.publish(subjects.dead_letter(delivery.subject), payload, headers)
+    if attempt.steps.sent:  # a redrive comes when the server has forgotten the ids
+        await bus.journal.write(attempt.steps.sent_subject(call.attempt), {"ids": attempt.steps.sent})
+    payload, headers = _letter(attempt, cause, past, bus)
+    subject = subjects.dead_letter(attempt.duty.name, cause.kind, delivery.subject)
+    await bus.publisher.publish(subject, payload, headers)
     if attempt.duty.give_up is not None:
         await attempt.duty.give_up(delivery, cause, call.id)
     log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
@@ -87,10 +89,33 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
     return "dead", f"{cause.kind}: {cause.reason}"
 
 
-def _letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) -> tuple[bytes, dict[str, str]]:
+def _letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[bytes, dict[str, str]]:
     """The payload and headers of a dead letter. It can always be stored: one that cannot would come for ever."""
     delivery, call = attempt.delivery, attempt.call
-    told = {
+    told = _told(attempt, cause, past, bus.replica)
+    run, redriven = delivery.headers.get(names.RUN, ""), delivery.headers.get(names.REDRIVEN, "")
+    own = {
+        **bus.about(call.id),
+        # With how often it was sent again: the server would take its second death for a repeat of the first.
+        names.MSG_ID: digest("dead", attempt.duty.name, call.origin, run, redriven),
+        names.ORIGIN: _one_line(call.origin),
+        names.DEAD: json.dumps(told),  # ASCII, one line: a header carries it as it is
+    }
+    others = {name: _one_line(value) for name, value in names.carried(delivery.headers).items()}
+    if bus.publisher.fits(delivery.payload, others | own):
+        return delivery.payload, others | own
+    told["payload"] = f"not carried, too large beside its cause: message {delivery.seq} of {delivery.stream}"
+    return b"", own | {names.DEAD: json.dumps(told)}
+
+
+def _told(attempt: Attempt, cause: Cause, past: Past, replica: str) -> dict[str, Any]:
+    """What a dead letter says of its message's death and of every attempt. Times are in seconds since 1970."""
+    delivery, now = attempt.delivery, round(time.time(), 3)
+    tries = list(past.tries)
+    if past.next == attempt.call.attempt and past.counted < attempt.duty.limits.attempts:  # nobody recorded its end
+        words = {"cause": cause.kind, "reason": cause.reason, "error": cause.error}
+        tries.append({"n": past.next, "at": now, "by": replica, "end": "dead", **words})
+    return {
         "cause": cause.kind,
         "reason": cause.reason,
         "error": cause.error,
@@ -100,21 +125,13 @@ def _letter(attempt: Attempt, cause: Cause, past: Past, publisher: Publisher) ->
         "subject": delivery.subject,
         "stream": delivery.stream,
         "seq": delivery.seq,
-        "origin": call.origin,
-        "at": round(time.time(), 3),
-        "attempts": list(past.tries),
+        "origin": attempt.call.origin,
+        "ttl": delivery.headers.get(names.TTL, ""),
+        "at": now,
+        "by": replica,
+        "attempt": tries[-1].get("n") if tries else attempt.call.attempt,
+        "attempts": tries,
     }
-    own = {
-        names.MSG_ID: digest("dead", attempt.duty.name, call.origin, delivery.headers.get(names.RUN, "")),
-        names.CONVERSATION: subjects.token(call.id),
-        names.ORIGIN: _one_line(call.origin),
-        names.DEAD: json.dumps(told),  # ASCII, one line: a header carries it as it is
-    }
-    others = {name: _one_line(value) for name, value in names.carried(delivery.headers).items()}
-    if publisher.fits(delivery.payload, others | own):
-        return delivery.payload, others | own
-    told["payload"] = f"not carried, too large beside its cause: message {delivery.seq} of {delivery.stream}"
-    return b"", own | {names.DEAD: json.dumps(told)}
 
 
 def _one_line(value: str) -> str:

@@ -100,13 +100,14 @@ class Unclaimed:
         origin = headers.get(names.ORIGIN) or f"{stream}-{seq}-{int(_stored(received) * 1000):x}"
         conversation = conversation_of(headers, received.payload) or f"o-{origin}"
         cause = Cause("unknown", f"there is no tool {name!r}: no pod declares it, or the one that does is not applied")
-        told = _told(cause, name, bus.pod.version) | {"stream": stream, "seq": seq, "origin": origin}
+        told = _told(cause, name, bus.pod.version) | {"stream": stream, "seq": seq, "origin": origin, "by": bus.replica}
         kept = names.carried(headers) | {
+            names.CONVERSATION: subjects.token(conversation),
             names.MSG_ID: codec.digest("dead", f"tool-{name}", origin, headers.get(names.RUN, "")),
             names.ORIGIN: origin,
             names.DEAD: json.dumps(told),
         }
-        await bus.publisher.publish(subjects.dead_letter(subject), received.payload, kept)
+        await bus.publisher.publish(subjects.dead_letter(f"tool-{name}", cause.kind, subject), received.payload, kept)
         step = headers.get(names.STEP, "")
         where = step if subjects.is_step(step) else subjects.tool_result(conversation)
         # The origin tells two calls of one conversation apart: equal content is taken for a repeat.

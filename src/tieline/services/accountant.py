@@ -18,6 +18,7 @@ from tieline.errors import NotAccepted, Unsettled
 from tieline.runtime.bus import Bus
 from tieline.services.expiries import Expiries
 from tieline.services.ledger import Account, Holes, Row
+from tieline.services.stopping import until_stopped
 from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, waker_name
@@ -258,19 +259,9 @@ async def run(bus: Bus, stop: asyncio.Event) -> None:
         task.add_done_callback(answering.discard)
 
     listening = bus.connection.listen(sum_subject(bus.pod.name), asked)
-    following = asyncio.ensure_future(accountant.follow())
-    stopping = asyncio.ensure_future(stop.wait())
     try:
-        ends: list[asyncio.Future[Any]] = [following, stopping, bus.connection.lost]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if bus.connection.lost.done():
-            bus.connection.lost.result()
-        if following.done():
-            following.result()
+        await until_stopped(accountant.follow(), bus.connection, stop)
     finally:
-        following.cancel()
-        stopping.cancel()
-        await asyncio.wait(ends[:2])
         await listening.stop()
 
 

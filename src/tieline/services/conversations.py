@@ -132,7 +132,7 @@ class Tally:
             return
         by, kind = str(fact.get("by", "")), fact.get("fact")
         self.last = max(self.last, float(fact.get("at", 0.0)))
-        if by and kind != "expired":
+        if by and kind != "expired" and not str(kind).startswith("letter"):  # those are done by people, or by nobody
             self.agents.add(by)
         if kind == "published":
             self._published(fact, consumers)

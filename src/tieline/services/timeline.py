@@ -22,12 +22,13 @@ __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
 type Kind = Literal[
     "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
-    "breaker", "model", "expired",
+    "breaker", "model", "expired", "redriven", "dropped", "edited",
 ]  # fmt: skip
 
 _HIDDEN = "(redacted)"
 _BOOKKEEPING = frozenset({"park", "until", "sent", "over", "attempt", "question", "human", "cancel", "expired"})
 _DIGEST = len(digest(""))
+_OPERATED: Mapping[str, Kind] = {"letterredriven": "redriven", "letterdropped": "dropped", "letteredited": "edited"}
 _ENDS = {"raised": "retry", "interrupted": "interrupted", "parked": "parked"}  # of attempts, as facts call them
 
 
@@ -207,6 +208,9 @@ class _Telling:
         if fact.get("fact") == "switched":
             what = f"tool {fact.get('tool')}: breaker {fact.get('state')}: {fact.get('reason')}"
             return Entry(fact["at"], "breaker", by, what, None, fact)
+        if (kind := str(fact.get("fact"))) in _OPERATED:
+            what = f"letter {fact.get('letter')} of {fact.get('agent')} {_OPERATED[kind]}: {fact.get('reason') or '-'}"
+            return Entry(fact["at"], _OPERATED[kind], by, what, None, fact)
         tokens = f"{fact.get('inputTokens')} tokens in, {fact.get('outputTokens')} out"
         cost = "" if fact.get("cost") is None else f", {fact['cost']} USD"
         return Entry(fact["at"], "model", by, f"{fact.get('model')}: {tokens}{cost}", took, fact)

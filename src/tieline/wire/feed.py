@@ -11,7 +11,7 @@ from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "pending"]
 
 _BATCH = 256
 _FORGOTTEN = 60  # seconds after which the server removes a feed that nobody reads
@@ -69,6 +69,11 @@ class Feed:
             finally:
                 await consumer.close()
 
+    async def position(self) -> tuple[int, int]:
+        """How many messages there are to read now, and the sequence before the first that may be one."""
+        await (await self._made()).close()
+        return self._pending, self._last or 0
+
     async def _made(self) -> PullConsumer:
         name = f"feed-{os.urandom(6).hex()}"
         config: dict[str, Any] = {
@@ -108,3 +113,14 @@ class Feed:
                 return {"deliver_policy": "by_start_time", "opt_start_time": when.isoformat()}
             case None:
                 return {"deliver_policy": "new"}
+
+
+async def pending(
+    connection: Connection, stream: str, subject: str, start: int | datetime | None = None
+) -> tuple[int, int]:
+    """How many messages a stream holds on a filter from ``start`` on (None: from the first), and the sequence before.
+
+    The server counts; nothing is read. Raises like `Feed`.
+    """
+    feed = Feed(connection, stream, [subject], start=1 if start is None else start)
+    return await feed.position()

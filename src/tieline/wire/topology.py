@@ -15,7 +15,17 @@ from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 
-__all__ = ["Change", "Consumer", "apply", "consumer_infos", "consumers_of", "plan", "stream_config", "waker_name"]
+__all__ = [
+    "Change",
+    "Consumer",
+    "apply",
+    "consumer_infos",
+    "consumers_of",
+    "plan",
+    "stream_config",
+    "stream_infos",
+    "waker_name",
+]
 
 type Config = dict[str, Any]
 type Action = Literal["create", "update", "keep", "refuse", "extra"]
@@ -330,6 +340,17 @@ async def _extra(connection: Connection, pod: Pod) -> list[Change]:
                 why = "no agent of this pod has that name; remove it by hand when its work is done"
                 extra.append(Change("consumer", f"{stream}/{info['name']}", "extra", "", None, None, why))
     return extra
+
+
+async def stream_infos(connection: Connection) -> dict[str, dict[str, Any]]:
+    """What the server knows of every stream of the account, by name; those without a leader do not answer."""
+    found: dict[str, dict[str, Any]] = {}
+    while True:
+        answer = await connection.api("STREAM.LIST", {"offset": len(found)})
+        page = answer.get("streams") or []
+        found |= {info["config"]["name"]: info for info in page}
+        if not page or len(found) >= int(answer.get("total", 0)):
+            return found
 
 
 async def consumer_infos(connection: Connection, stream: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the demo plants: a call that no code survives, a payload that does not fit, and an intent nobody takes in time."""
+"""What the demo plants: a call that no code survives, a payload that does not fit, an intent nobody takes in time."""
 
 import asyncio
 import os

@@ -1,0 +1,72 @@
+"""Reading single messages of any stream by their sequence, whoever made the stream, and removing them."""
+
+import asyncio
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tieline.wire.connection import ApiError, Connection
+
+__all__ = ["Stored", "remove", "stored_message"]
+
+_MISSING = frozenset({10037, 10059, 10043})  # no such message; no such stream; it was deleted
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as a stream holds it. ``at`` is when it was stored, in seconds since 1970."""
+
+    subject: str
+    seq: int
+    payload: bytes
+    headers: Mapping[str, str]
+    at: float
+
+
+async def stored_message(connection: Connection, stream: str, seq: int, pattern: str | None = None) -> Stored | None:
+    """The message, as the stream's leader has it; None where it, or the stream, is not there (any more).
+
+    With a ``pattern``: the first message on such a subject from ``seq`` on.
+    """
+    body = {"seq": seq} if pattern is None else {"seq": seq, "next_by_subj": pattern}
+    try:
+        message: dict[str, Any] = (await connection.api(f"STREAM.MSG.GET.{stream}", body))["message"]
+    except ApiError as error:
+        if error.err_code in _MISSING:
+            return None
+        raise
+    return Stored(
+        subject=message["subject"],
+        seq=int(message["seq"]),
+        payload=base64.b64decode(message.get("data") or ""),
+        headers=_headers(base64.b64decode(message.get("hdrs") or "")),
+        at=datetime.fromisoformat(message["time"]).timestamp(),
+    )
+
+
+async def remove(connection: Connection, stream: str, seqs: Iterable[int]) -> None:
+    """Remove messages for good; those that are gone already are no error."""
+    remaining = list(seqs)
+    for start in range(0, len(remaining), _AT_ONCE):
+        await asyncio.gather(*(_remove_one(connection, stream, seq) for seq in remaining[start : start + _AT_ONCE]))
+
+
+async def _remove_one(connection: Connection, stream: str, seq: int) -> None:
+    try:
+        await connection.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except ApiError as error:
+        if error.err_code not in _MISSING:
+            raise
+
+
+def _headers(block: bytes) -> dict[str, str]:
+    """The first value of each name in a header block."""
+    found: dict[str, str] = {}
+    for line in block.decode("utf-8", "surrogateescape").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found

@@ -1,0 +1,153 @@
+"""`tieline dlq`: what people see of dead letters, and what they do about them."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from command_line import Ended, started, tieline
+from support.messages import Book
+from support.office import Office, at_work, dead_letters, settings, stored
+from test_dlq import found, planted
+
+from tieline import Conversation, Pod
+from tieline.testing import Server, eventually
+
+_POD = """
+from tieline import Conversation, Message, Pod
+
+pod = Pod("shop")
+
+class Book(Message, subject="call.intent.book", redact=("phone",)):
+    call_id: str
+    phone: str = ""
+
+@pod.agent
+async def booking(_: Book, __: Conversation) -> None: ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(_POD)
+    return tmp_path
+
+
+@pytest.fixture
+async def office(nats_server: Server) -> AsyncIterator[Office]:
+    """An agent that breaks on every message without a phone, and one such message."""
+    pod = Pod("office")
+
+    @pod.agent
+    async def booking(intent: Book, _: Conversation) -> None: ...
+
+    async with at_work(pod, settings(nats_server.url, audit=True)) as office:
+        await office.bus.connection.request("call.intent.book", b'{"callId":"c1","phone":1206}')
+        await found(office.bus)
+        yield office
+
+
+@pytest.mark.usefixtures("office")
+async def test_what_is_dead_is_listed_and_shown(folder: Path, nats_url: str) -> None:
+    table = await tieline("dlq", "ls", cwd=folder, url=nats_url)
+    assert table.code == 0
+    title, columns, group, *_ = table.out.splitlines()
+    assert (title.strip(), columns.split()) == ("dead letters by cause", ["count", "cause", "agent", "subjects"])
+    assert group.split() == ["1", "invalid", "booking", "call.intent.book"]
+    assert table.out.splitlines()[-1].split()[0] == "1"
+    one = (
+        await tieline("dlq", "ls", "--cause", "invalid", "--conversation", "c1", "--json", cwd=folder, url=nats_url)
+    ).json
+    assert (one["total"], one["letters"][0]["id"], one["letters"][0]["agent"]) == (1, 1, "booking")
+    none = await tieline("dlq", "ls", "--until", "1h", cwd=folder, url=nats_url)
+    assert (none.code, none.out) == (0, "no dead letters\n")
+
+    shown = await tieline("dlq", "show", "1", "--pod", "shop", cwd=folder, url=nats_url)
+    assert shown.code == 0
+    assert "booking" in shown.out
+    assert '"phone": "(redacted)"' in shown.out
+    assert "1206" not in shown.out
+    told = (await tieline("dlq", "show", "1", "--json", cwd=folder, url=nats_url)).json
+    assert (told["cause"], told["stream"], told["payload"]) == (
+        "invalid",
+        "CALL_INTENT",
+        {"callId": "c1", "phone": 1206},
+    )
+    missing = await tieline("dlq", "show", "7", cwd=folder, url=nats_url)
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err.startswith("error: there is no dead letter 7 (any more)")
+
+
+async def test_a_letter_is_edited_and_sent_again(office: Office, folder: Path, nats_url: str) -> None:
+    async def edit(*options: str) -> Ended:
+        return await tieline("dlq", "edit", "1", "--pod", "shop", *options, cwd=folder, url=nats_url)
+
+    wrong = await edit("--set", "phone=7")
+    assert wrong.code == 1
+    assert wrong.err.startswith("error: Book: phone: ")
+    strange = await edit("--set", 'phone="7"', "--set", "fone=8")
+    assert (strange.code, "no such field: fone" in strange.err) == (1, True)
+    assert [letter.payload for letter in await dead_letters(office.bus)] == [b'{"callId":"c1","phone":1206}']
+    edited = await edit("--set", 'phone="7"', "--reason", "a typo", "--json")
+    assert edited.json == {"id": 2, "replaces": 1, "changed": ["phone"]}
+
+    would = await tieline("dlq", "redrive", "2", "--dry-run", cwd=folder, url=nats_url)
+    assert (would.code, would.out.splitlines()[0].strip()) == (0, "would be redriven")
+    assert would.out.splitlines()[2].split() == ["1", "invalid", "booking", "redrive.call_intent.booking"]
+    done = (await tieline("dlq", "redrive", "--all", "--reason", "edited", "--json", cwd=folder, url=nats_url)).json
+    assert (done["done"], done["again"], done["held"], done["missing"]) == (1, 0, [], [])
+    assert await dead_letters(office.bus) == []
+    gone = await tieline("dlq", "redrive", "2", cwd=folder, url=nats_url)
+    assert (gone.code, "there is no dead letter 2" in gone.err) == (1, True)
+
+
+async def test_an_editor_does_too(office: Office, folder: Path, nats_url: str) -> None:
+    (folder / "editor").write_text('#!/bin/sh\nsed -i s/1206/\\"1206\\"/ "$2"\n')
+    (folder / "editor").chmod(0o755)
+    async with started(
+        "dlq", "edit", "1", cwd=folder, url=nats_url, VISUAL="", EDITOR=f"{folder}/editor -w"
+    ) as program:
+        ended = await program.ended()
+    assert (ended.code, ended.out) == (0, "letter 1 is now letter 2; changed: phone\n")
+    [letter] = await dead_letters(office.bus)
+    assert json.loads(letter.payload) == {"callId": "c1", "phone": "1206"}
+
+
+async def test_dropping_says_why_and_what(office: Office, folder: Path, nats_url: str) -> None:
+    for wrong, why in (
+        (("--reason", "x"), "say which letters"),
+        (("1", "--all", "--reason", "x"), "not both"),
+        (("1", "--reason", " "), "--reason says why"),
+        (("1",), "--reason"),
+    ):
+        refused = await tieline("dlq", "drop", *wrong, cwd=folder, url=nats_url)
+        assert (refused.code, why in refused.err) == (2, True), refused
+    dropped = await tieline("dlq", "drop", "1", "--reason", "a test call", cwd=folder, url=nats_url)
+    assert (dropped.code, dropped.out.splitlines()[0].strip()) == (0, "dropped")
+    assert await dead_letters(office.bus) == []
+    told = [json.loads(fact.payload) for fact in await stored(office.bus, "call.audit.c1")]
+    assert [fact["reason"] for fact in told if fact["fact"] == "letterdropped"] == ["a test call"]
+    shown = await tieline("calls", "show", "c1", cwd=folder, url=nats_url)
+    assert "letter 1 of booking dropped: a test call" in shown.out
+
+
+async def test_a_redrive_that_is_killed_is_finished_by_the_next(office: Office, folder: Path, nats_url: str) -> None:
+    bus = office.bus
+    await planted(bus, 600)
+    arguments = ("dlq", "redrive", "--cause", "raised")
+    async with started(*arguments, "--rate", "500", cwd=folder, url=nats_url) as program:
+
+        async def under_way() -> bool:
+            state = (await bus.connection.api("STREAM.INFO.CALL_INTENT"))["state"]
+            return bool(state["messages"] > 100)
+
+        await eventually(under_way, what="some to be sent")
+        program.process.kill()
+        await program.process.wait()
+    left = len(await dead_letters(bus))
+    assert 1 < left < 601
+    finished = await tieline(*arguments, cwd=folder, url=nats_url)
+    assert finished.code == 0
+    assert [letter.told["cause"] for letter in await dead_letters(bus)] == ["invalid"]
+    sent = [delivery.origin for delivery in await stored(bus, "redrive.call_intent.booking")]
+    assert len(sent) == len(set(sent)) == 600
