@@ -32,9 +32,16 @@ def test_the_demo_kills_an_agent_loses_nothing_and_says_so(tmp_path: Path) -> No
     events = [json.loads(line) for line in shown.stdout.splitlines()]
     by_name = {event["event"]: event for event in events}
     assert shown.returncode == 0, shown.stderr
-    assert [event["event"] for event in events] == ["ready", "killed", "restarted", "sum", "over"]
+    assert [event["event"] for event in events] == ["ready", "killed", "restarted", "desk", "sum", "over"]
     assert {process["name"] for process in by_name["ready"]["processes"]} == {*pod.agents, "tools", "audit"}
     assert by_name["killed"]["process"] == "scheduler"
+    assert {(letter["agent"], letter["cause"]) for letter in by_name["desk"]["letters"]} == {
+        ("tool-calendar", "raised"),
+        ("scheduler", "invalid"),
+    }
+    assert "took too long" in by_name["desk"]["told"]
+    [late] = [row for row in by_name["sum"]["rows"] if row["expired"]]
+    assert (late["agent"], late["expired"]) == ("comp-pull", 1)
     assert by_name["over"]["ok"] is True
     assert all(row["holds"] for row in by_name["sum"]["rows"])
     for row in by_name["sum"]["rows"]:

@@ -142,6 +142,7 @@ def test_the_pod_uses_public_names_only() -> None:
         "tieline.server",
         "tieline.services.accountant",
         "tieline.services.ledger",
+        "tieline.services.letters.reading",
         "tieline.services.supervisor",
         "tieline.testing",
     }

@@ -21,7 +21,7 @@ def sum_table(rows: Sequence[Row]) -> Table:
     table.add_column("", no_wrap=True)
     for stream, grouped in groupby(sorted(rows, key=lambda row: row.stream), key=lambda row: row.stream):
         its = list(grouped)
-        table.add_row(f"[dim]{stream}, up to {its[0].upto:,}[/dim]")
+        table.add_row(f"[dim]{stream} to {its[0].upto:,}[/dim]")
         for row in its:
             figures = (row.published, row.done, row.dead, row.expired, row.pending, row.at_server)
             shown = ["" if figure is None else f"{figure:,}" for figure in figures]

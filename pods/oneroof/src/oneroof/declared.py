@@ -14,5 +14,6 @@ pod = Pod(
         Stream(name="CALL_ANSWER", subjects=("call.answer.*",), max_age=_HOUR, description="what came of intents"),
         Stream(name="CALL_SPEECH", subjects=("call.speech.*",), max_age=_HOUR, description="what the office says"),
     ),
-    limits=Limits(concurrency=8, timeout=60.0, first_retry=0.5, longest_retry=20.0, drain=10.0, ack_wait=5.0),
+    # Somebody is on the line: what fails is tried again within seconds, or is a dead letter.
+    limits=Limits(concurrency=8, timeout=60.0, first_retry=0.5, longest_retry=2.0, drain=10.0, ack_wait=5.0),
 )

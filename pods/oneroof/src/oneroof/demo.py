@@ -14,6 +14,7 @@ from rich.live import Live
 
 from oneroof import view
 from oneroof.line import Exchange
+from oneroof.mishaps import Mishaps
 from oneroof.opening import Office, Place, opened
 from oneroof.play import Player, Progress
 from oneroof.script import scripted_calls
@@ -54,16 +55,23 @@ async def demo(place: Place, show: Show, count: int | None = None) -> int:
         show.console.print(view.opening(office, took))
         exchange = Exchange(office.bus)
         player = Player(exchange, scripted_calls()[:count])
-        accident = _Accident(office, player, show)
+        accident, mishaps = _Accident(office, player, show), Mishaps.of(office)
         async with _beside(exchange.listen(), accident.cause(), accident.watch()):
+            await mishaps.poison()  # first: it takes its time to die
+            await mishaps.misfit()
             with Live(get_renderable=lambda: view.calls(player, accident.notes), console=show.console):
                 await player.play()
             show.console.print()
+        told = await mishaps.late()
         rows = await _quiet(office)
         sample = _worth_showing(player, accident.call_id)
         moments = await timeline(office.bus, sample.call_id)
         show.console.print(sum_table(rows), view.call_timeline(sample, moments))
-        ok = not player.failed and all(row.holds and not row.pending for row in rows)
+        desk = await mishaps.desk()
+        show.console.print(view.dead_letters(desk, told))
+        planted = bool(told) and {(letter.agent, letter.cause) for letter in desk} == mishaps.PLANTED
+        show.event("desk", letters=[{"agent": one.agent, "cause": one.cause, "id": one.seq} for one in desk], told=told)
+        ok = planted and not player.failed and all(row.holds and not row.pending for row in rows)
         show.event("sum", rows=[asdict(row) | {"holds": row.holds} for row in rows])
         show.event("over", ok=ok, calls=len(player.calls), failed=[call.script.id for call in player.failed])
         show.console.print(view.verdict(player, rows, ok=ok))

@@ -4,9 +4,11 @@ import asyncio
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from oneroof.messages import BookViewing, HomeResearch, Spoken
 from oneroof.opening import Office
+from tieline.services.letters.reading import Letter, Selection, listed
 from tieline.services.supervisor import Exited
 
 __all__ = ["Mishaps"]
@@ -21,13 +23,16 @@ _END_OF_TIME = datetime(9999, 12, 31, 23, 45, tzinfo=UTC)  # half an hour later 
 class Mishaps:
     """Three calls that go wrong on purpose. ``run`` tells the calls of one demo from another's."""
 
+    PLANTED: ClassVar = {("tool-calendar", "raised"), ("scheduler", "invalid")}  # who gives up, and of what
+
     office: Office
     run: str
+    began: datetime
 
     @classmethod
     def of(cls, office: Office) -> "Mishaps":
         """Mishaps of their own for this demo."""
-        return cls(office, os.urandom(3).hex())
+        return cls(office, os.urandom(3).hex(), datetime.now(UTC))
 
     def call(self, kind: str) -> str:
         """The conversation of the mishap."""
@@ -44,6 +49,11 @@ class Mishaps:
         """What another client might send: the right subject, the wrong fields."""
         payload = b'{"callId": "%s", "turn": "first", "home": 1042}' % self.call("misfit").encode()
         await self.office.bus.connection.request("call.intent.book", payload)
+
+    async def desk(self) -> list[Letter]:
+        """The dead letters of this demo, the oldest first."""
+        found = await listed(self.office.bus.connection, Selection(since=self.began), limit=100)
+        return sorted(found.newest, key=lambda letter: letter.seq)
 
     async def late(self) -> str:
         """An intent whose agent is away for longer than the intent is worth; what its caller heard of it."""

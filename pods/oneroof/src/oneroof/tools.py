@@ -1,6 +1,7 @@
 """The tools: five ways to the office's books, each run by the tool executor and by nobody else."""
 
 import asyncio
+from dataclasses import replace
 from datetime import date
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -14,7 +15,7 @@ from oneroof.homes.search import Criteria, NoAddresses, lookup, search
 from oneroof.homes.valuation import NotEnoughSales, estimate
 from oneroof.office.calendar import Booked
 from oneroof.office.hours import VIEWING_MINUTES
-from tieline import Limits, ToolRun
+from tieline import ToolRun
 
 __all__ = ["Comparable", "Comps", "HomeCard", "SearchPage", "Viewing", "calendar", "comps", "crm", "mls", "web"]
 
@@ -140,7 +141,7 @@ async def comps(home: str) -> Comps | None:
     )
 
 
-@pod.tool(effect="once", limits=Limits(concurrency=4, timeout=30.0))
+@pod.tool(effect="once", limits=replace(pod.limits, concurrency=4, timeout=30.0))
 async def calendar(run: ToolRun, home: str, slot: AwareDatetime, summary: str) -> Viewing:
     """Book a viewing. A call has one viewing of a home: a repeat finds it, a changed mind moves it."""
     book = premises.calendar().book
@@ -151,7 +152,7 @@ async def calendar(run: ToolRun, home: str, slot: AwareDatetime, summary: str) -
     return Viewing(booked=False, slot=slot, alternatives=list(answer.alternatives))
 
 
-@pod.tool(effect="once", limits=Limits(concurrency=4, timeout=30.0))
+@pod.tool(effect="once", limits=replace(pod.limits, concurrency=4, timeout=30.0))
 async def crm(run: ToolRun, phone: str | None, kind: str, text: str) -> str:
     """Note something about a caller; returns the lead's id. The call's key makes a repeat the same note."""
     return str(await asyncio.to_thread(premises.crm().note, run.key, phone, kind, text, run.conversation))

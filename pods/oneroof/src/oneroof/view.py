@@ -12,10 +12,12 @@ from oneroof.opening import Office
 from oneroof.play import Player, Progress
 from oneroof.timeline import Moment
 from tieline.services.ledger import Row
+from tieline.services.letters.reading import Letter
 
-__all__ = ["call_timeline", "calls", "opening", "verdict"]
+__all__ = ["call_timeline", "calls", "dead_letters", "opening", "verdict"]
 
 _SHOWN = 8  # calls at once in the live view
+_REASON = 100  # characters of why a message died
 _STATES = {"waiting": "dim", "talking": "yellow", "done": "green", "stuck": "bold red", "wrong": "bold red"}
 
 
@@ -62,6 +64,24 @@ def call_timeline(call: Progress, moments: Sequence[Moment]) -> RenderableType:
     return table
 
 
+def dead_letters(letters: Sequence[Letter], told: str) -> RenderableType:
+    """The dead-letter desk: what went wrong on purpose, and what became of it."""
+    title = "The dead-letter desk: a poisonous call and a payload that does not fit, both planted"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("id", justify="right")
+    for column in ("given up by", "cause", "attempts", "why"):
+        table.add_column(column, overflow="fold")
+    for letter in letters:
+        attempts = str(len(letter.told.get("attempts", ())))
+        table.add_row(str(letter.seq), letter.agent, letter.cause, attempts, escape(_cut(letter.reason)))
+    late = f"[green]told: {escape(told)}[/green]" if told else "[red]never told[/red]"
+    return Group(table, Text.from_markup(f"A third call wanted what nobody took in time; its caller was {late}\n"))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
+
+
 def verdict(player: Player, rows: Sequence[Row], *, ok: bool) -> RenderableType:
     """What it came to, and where to go next."""
     lines = [f"{len(player.calls) - len(player.failed)} of {len(player.calls)} calls were answered as they should be."]
@@ -77,6 +97,7 @@ def verdict(player: Player, rows: Sequence[Row], *, ok: bool) -> RenderableType:
         "Next:  uv run oneroof up               the office stays open",
         "       uv run oneroof call             talk to it",
         "       uv run tieline report oneroof   what its streams and agents hold",
+        "       uv run tieline dlq ls           its dead letters: show, edit, redrive, drop",
         "       docs/tour.md                    one call followed through the files",
     ]
     return Text.from_markup("\n".join(lines))
