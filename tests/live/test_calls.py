@@ -22,6 +22,8 @@ from tieline.services.ledger import Row
 from tieline.services.questions import Question, open_questions
 from tieline.services.timeline import Entry, timeline
 from tieline.testing import Server, eventually
+from tieline.wire.delivery import Delivery
+from tieline.wire.feed import Feed
 
 ODD = ("plain", "with space & / ü", "b_looks-encoded", "x" * 300, "a.b.*.>")
 
@@ -472,3 +474,36 @@ async def test_a_host_that_is_stopped_before_it_knows_what_is_cancelled_ends(nat
         host.stop()
         async with asyncio.timeout(5):
             await work
+
+
+async def test_an_accountant_that_lags_says_so(
+    nats_server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = asyncio.Event()
+
+    class Halting(Feed):
+        async def __aiter__(self) -> AsyncIterator[Delivery]:
+            async for delivery in super().__aiter__():
+                yield delivery
+                await going_on.wait()
+
+    monkeypatch.setattr(accountant, "_EVERY", 0.02)
+    monkeypatch.setattr(accountant, "_LAGS", 10)
+    monkeypatch.setattr(accountant, "Feed", Halting)
+    pod = Pod("office", limits=QUICK)
+
+    @pod.agent
+    async def booking(_: Book, __: Conversation) -> None: ...
+
+    async with connect(pod, settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        for number in range(20):
+            await bus.publish(Book(call_id=f"c{number}"))
+        counting = accountant.Accountant(bus)
+        following = asyncio.create_task(counting.follow())
+        await eventually(lambda: "lags: 19 messages of CALL_INTENT" in caplog.text, what="the word")
+        assert [row.behind for row in await counting.rows()] == [19]
+        going_on.set()
+        await eventually(lambda: "caught up with CALL_INTENT" in caplog.text, what="the end of it")
+        following.cancel()
+        assert [(row.published, row.behind) for row in await counting.rows()] == [(20, 0)]

@@ -21,7 +21,8 @@ def sum_table(rows: Sequence[Row]) -> Table:
     table.add_column("", no_wrap=True)
     for stream, grouped in groupby(sorted(rows, key=lambda row: row.stream), key=lambda row: row.stream):
         its = list(grouped)
-        table.add_row(f"[dim]{stream} to {its[0].upto:,}[/dim]")
+        behind = f", {its[0].behind:,} behind" if its[0].behind else ""
+        table.add_row(f"[dim]{stream} to {its[0].upto:,}{behind}[/dim]")
         for row in its:
             figures = (row.published, row.done, row.dead, row.expired, row.pending, row.at_server)
             shown = ["" if figure is None else f"{figure:,}" for figure in figures]

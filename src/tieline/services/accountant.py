@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tieline import headers as names
@@ -28,6 +28,7 @@ __all__ = ["Accountant", "run", "sum_subject", "take"]
 log = logging.getLogger("tieline.accountant")
 
 _EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
+_LAGS = 40_000  # messages that wait to be counted: two seconds of work
 _NOBODY = "(nobody)"
 _UNSEEN = "(unseen)"
 
@@ -48,6 +49,8 @@ class Accountant:
         self._accounts = {key: Account(*key) for key in self._consumers}
         self._nobody = {stream: Account(stream, _NOBODY) for stream in self._streams}
         self._holes = {stream: Holes() for stream in self._streams}
+        self._late: set[str] = set()
+        self._behind: dict[str, int] = {}  # messages of a stream that wait to be read
         self._expiries: Expiries | None = None  # made by who follows: who only counts tells nobody
         self._delivered: dict[tuple[str, str], int] = {}  # the last sequence that each consumer delivered
         self._floors: dict[tuple[str, str], int] = {}  # as they were at the last look: facts have had time since
@@ -62,6 +65,7 @@ class Accountant:
                 await asyncio.sleep(_EVERY)
                 await self._look()
                 await self._tell()
+                self._say_whether_it_lags()
 
     async def catch_up(self) -> None:
         """Read everything that is there now, then return."""
@@ -74,11 +78,14 @@ class Accountant:
         """The sum as it stands: a row for each agent and stream, one for messages that nobody consumes, and one for
         those that were gone before anybody saw them."""
         owed = await self._owed()
-        upto = {stream: holes.upto for stream, holes in self._holes.items()}
-        found = [account.row(owed.get(key, (0, 0, 0))[1], upto[key[0]]) for key, account in self._accounts.items()]
-        found += [account.row(None, upto[stream]) for stream, account in self._nobody.items()]
+        found = [account.row(owed.get(key, (0, 0, 0))[1]) for key, account in self._accounts.items()]
+        found += [account.row(None) for account in self._nobody.values()]
         found += [_unseen(stream, holes) for stream, holes in self._holes.items()]
-        return [row for row in found if row.published or row.agent not in (_NOBODY, _UNSEEN)]
+        return [
+            replace(row, upto=self._holes[row.stream].upto, behind=self._behind.get(row.stream, 0))
+            for row in found
+            if row.published or row.agent not in (_NOBODY, _UNSEEN)
+        ]
 
     def _readings(self, *, to_end: bool) -> list[Coroutine[Any, Any, None]]:
         connection, pod = self._bus.connection, self._bus.pod
@@ -99,6 +106,7 @@ class Accountant:
     async def _read_stream(self, feed: Feed) -> None:
         async for delivery in feed:
             stream, seq, subject = delivery.stream, delivery.seq, delivery.stored_as
+            self._behind[stream] = delivery.left
             for skipped in self._holes[stream].read(seq):
                 self._skipped(stream, skipped)
             of = _seq_in(delivery.origin, stream) if delivery.redriven else None
@@ -131,6 +139,7 @@ class Accountant:
     async def _read_facts(self, feed: Feed) -> None:
         async for delivery in feed:
             fact = _object(delivery.payload)
+            self._behind[delivery.stream] = delivery.left
             stream, seq = fact.get("stream"), fact.get("seq")
             if not isinstance(stream, str) or not isinstance(seq, int):
                 continue
@@ -213,6 +222,14 @@ class Accountant:
         for account in self._nobody.values():
             account.look(now, 0)
 
+    def _say_whether_it_lags(self) -> None:
+        late = {stream: left for stream, left in self._behind.items() if left > _LAGS}
+        for stream in late.keys() - self._late:
+            log.warning("the accountant lags: %s messages of %s wait to be counted", f"{late[stream]:,}", stream)
+        for stream in self._late - late.keys():
+            log.warning("the accountant has caught up with %s", stream)
+        self._late = set(late)
+
     async def _tell(self) -> None:
         """Tell of what expired, and of what could not be told before."""
         if self._expiries is None:
@@ -292,7 +309,6 @@ def _unseen(stream: str, holes: Holes) -> Row:
         inferred=0,
         owed=0,
         at_server=None,
-        upto=holes.upto,
     )
 
 

@@ -24,7 +24,7 @@ class Row:
     ``inferred`` of the done ones are known from the acknowledgement alone: their fact was lost with a process, or they
     were handled by a consumer that tells no facts. ``parked`` of the pending ones were put aside, and are not at the
     server's consumer; ``owed`` is what should be: the other pending ones, and copies of messages that ended meanwhile.
-    ``upto`` is the watermark: the sequence of the stream up to which it was read.
+    ``upto`` is the watermark: the sequence of the stream up to which it was read; ``behind`` more wait to be read.
     """
 
     stream: str
@@ -39,6 +39,7 @@ class Row:
     owed: int
     at_server: int | None
     upto: int = 0
+    behind: int = 0
 
     @property
     def holds(self) -> bool:
@@ -153,8 +154,8 @@ class Account:
         """Whether somebody told how the message ended, and nobody that it was stored."""
         return seq in self._early
 
-    def row(self, at_server: int | None, upto: int = 0) -> Row:
-        """The account as it stands, its stream read up to ``upto``."""
+    def row(self, at_server: int | None) -> Row:
+        """The account as it stands."""
         ends = self._ends
         held = {self._copies.get(seq, seq) for seq in self._owed}
         return Row(
@@ -169,7 +170,6 @@ class Account:
             inferred=self._inferred_below + len(self._inferred),
             owed=len(self._owed),
             at_server=at_server,
-            upto=upto,
         )
 
     def _knows(self, seq: int) -> bool:
