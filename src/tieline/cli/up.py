@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
 from tieline.errors import BadSettings, ServerFailed, first_of
 from tieline.pod import Pod
-from tieline.server import EmbeddedServer, ServerConfig
+from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.services.supervisor import Event, Supervisor, processes_of
@@ -23,6 +23,8 @@ __all__ = ["up"]
 
 _PORT = 4222
 _DATA = Path(".tieline")
+
+type _Own = EmbeddedServer | EmbeddedCluster
 
 
 def up(
@@ -34,6 +36,9 @@ def up(
     data: Annotated[
         Path | None, typer.Option(help="Folder for what the server stores.", show_default=str(_DATA))
     ] = None,
+    servers: Annotated[
+        int, typer.Option(help="How many servers to start: 3 make a cluster, whose streams have three replicas.")
+    ] = 1,
     server: Annotated[
         list[str] | None,
         typer.Option("--server", metavar="URL", help="Use a server that runs elsewhere instead of starting one."),
@@ -47,20 +52,23 @@ def up(
     all is ready, then one for each thing that happens.
     """
     urls = urls_of(server)
-    if urls and (port, monitor_port, data) != (None, None, None):
-        raise BadSettings("--port, --monitor-port and --data are for our own server; leave them out with --server")
+    if urls and (port, monitor_port, data, servers) != (None, None, None, 1):
+        raise BadSettings(
+            "--port, --monitor-port, --data and --servers are for our own server; leave them out with --server"
+        )
     declared = load_pod(pod)
     config = None
     if not urls:
         config = ServerConfig(data=data or _DATA, port=_PORT if port is None else port, monitor_port=monitor_port)
-    asyncio.run(_up(pod, declared, config, urls, ForScripts() if json else ForPeople()))
+    own = None if config is None else EmbeddedServer(config) if servers == 1 else EmbeddedCluster(config, servers)
+    asyncio.run(_up(pod, declared, own, urls, ForScripts() if json else ForPeople()))
     return 0
 
 
-async def _up(reference: str, pod: Pod, config: ServerConfig | None, urls: tuple[str, ...], screen: Screen) -> None:
+async def _up(reference: str, pod: Pod, own: _Own | None, urls: tuple[str, ...], screen: Screen) -> None:
     signals = StopSignals()
-    async with _embedded(config) as server:
-        urls = urls if server is None else (server.url,)
+    async with own or nullcontext() as server:
+        urls = urls if server is None else server.urls
         await _apply(pod, urls)
         supervisor, processes = Supervisor(reference, urls), processes_of(pod)
 
@@ -79,15 +87,6 @@ async def _up(reference: str, pod: Pod, config: ServerConfig | None, urls: tuple
 async def _become_ready(supervisor: Supervisor, screen: Screen, running: Callable[[], Running]) -> None:
     await supervisor.ready()
     screen.ready(running())
-
-
-@asynccontextmanager
-async def _embedded(config: ServerConfig | None) -> AsyncIterator[EmbeddedServer | None]:
-    if config is None:
-        yield None
-        return
-    async with EmbeddedServer(config) as server:
-        yield server
 
 
 async def _apply(pod: Pod, urls: tuple[str, ...]) -> None:
@@ -120,7 +119,7 @@ async def _tell(events: AsyncIterator[Event], screen: Screen) -> None:
         screen.happened(event)
 
 
-async def _end(signals: StopSignals, server: EmbeddedServer | None) -> None:
+async def _end(signals: StopSignals, server: _Own | None) -> None:
     """Return at the first signal; raise `ServerFailed` when the server ends before it."""
     asked = asyncio.create_task(signals.asked.wait())
     if server is None:

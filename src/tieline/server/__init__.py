@@ -1,7 +1,8 @@
 """The embedded nats-server: one child process, its configuration as text, and a clear error when it cannot run."""
 
 from tieline.server.binary import find_binary
-from tieline.server.config import ServerConfig, render
+from tieline.server.cluster import EmbeddedCluster
+from tieline.server.config import Routes, ServerConfig, render
 from tieline.server.embedded import EmbeddedServer
 
-__all__ = ["EmbeddedServer", "ServerConfig", "find_binary", "render"]
+__all__ = ["EmbeddedCluster", "EmbeddedServer", "Routes", "ServerConfig", "find_binary", "render"]

@@ -6,12 +6,35 @@ from pathlib import Path
 
 from tieline.errors import BadSettings
 
-__all__ = ["ServerConfig", "render"]
+__all__ = ["Routes", "ServerConfig", "render"]
 
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+\Z")
 _HIGHEST_PORT = 65535
 _LOG_LIMIT = 32 * 1024 * 1024
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """How a server finds the others of its cluster. All of them have the same ``cluster`` name."""
+
+    cluster: str
+    port: int
+    """For the routes of the others; not 0, because they must know it."""
+
+    others: tuple[str, ...]
+    """``host:port`` of each other server."""
+
+    account: str = "TIELINE"
+    """Where clients without credentials are. Its Raft traffic travels in it (``cluster_traffic: owner``), on routes of
+    its own, and not in the system account beside everyone's."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port <= _HIGHEST_PORT:
+            raise BadSettings(f"routes.port must be between 1 and {_HIGHEST_PORT}, not {self.port}")
+        for name in ("cluster", "account"):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", getattr(self, name)):
+                raise BadSettings(f"routes.{name} must be letters, digits, - and _, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +80,9 @@ class ServerConfig:
     max_consumers: int = 20_000
     """Consumers one stream may have. The server's default since 2.15 is 1,000, one agent or reader each."""
 
+    routes: Routes | None = None
+    """The rest of the cluster; None for a server of its own."""
+
     def __post_init__(self) -> None:
         _check_port("port", self.port)
         if self.monitor_port is not None:
@@ -80,7 +106,10 @@ def _check_port(name: str, port: int) -> None:
 
 def render(config: ServerConfig) -> str:
     """``config`` as the text of a nats.conf. Pure: the same value gives the same text, and nothing is looked up."""
-    return "\n".join([*_top(config), "", "jetstream {", *(f"  {line}" for line in _jetstream(config)), "}", ""])
+    lines = [*_top(config), "", "jetstream {", *(f"  {line}" for line in _jetstream(config)), "}", ""]
+    if config.routes is not None:
+        lines += [*_cluster(config, config.routes), ""]
+    return "\n".join(lines)
 
 
 def _top(config: ServerConfig) -> list[str]:
@@ -111,6 +140,30 @@ def _jetstream(config: ServerConfig) -> list[str]:
     if config.max_file_store is not None:
         lines.append(f"max_file_store: {config.max_file_store}")
     return lines
+
+
+def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
+    others = ", ".join(_quoted(f"nats-route://{other}") for other in routes.others)
+    account = _quoted(routes.account)
+    return [
+        "cluster {",
+        f"  name: {_quoted(routes.cluster)}",
+        f"  host: {_quoted(config.host)}",
+        f"  port: {routes.port}",
+        f"  routes: [{others}]",
+        f"  accounts: [{account}]",
+        "}",
+        "",
+        "accounts {",
+        '  "SYS" { users: [] }',
+        f"  {account} {{",
+        "    jetstream { max_file: -1, max_mem: -1, cluster_traffic: owner }",
+        '    users: [{ user: "local", password: "" }]',
+        "  }",
+        "}",
+        'system_account: "SYS"',
+        'no_auth_user: "local"',
+    ]
 
 
 def _port(port: int) -> int:

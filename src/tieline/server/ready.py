@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 __all__ = ["Ports", "read_ports", "recovered_streams", "streams_on_disk"]
 
 _CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"0","name":"tieline ready"}\r\n'
-_ASK = b"SUB _INBOX.tieline.ready 1\r\nPUB $JS.API.INFO _INBOX.tieline.ready 0\r\n\r\n"
+_LISTEN = b"SUB _INBOX.tieline.ready 1\r\n"
+_ASK = b"PUB $JS.API.INFO _INBOX.tieline.ready 0\r\n\r\n"
+_AGAIN = 0.25  # seconds until it is asked again: in a cluster nobody answers until a leader is elected
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ async def recovered_streams(host: str, port: int) -> int:
     """
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(_CONNECT + _ASK)
-        while line := await reader.readline():
+        writer.write(_CONNECT + _LISTEN)
+        while line := await _heard(reader, writer):
             if line.startswith(b"MSG "):
                 reply = json.loads(await reader.readexactly(int(line.split()[-1])))
                 return int(reply["streams"])
@@ -58,6 +60,18 @@ async def recovered_streams(host: str, port: int) -> int:
         raise ConnectionError("the server closed the connection in the middle of an answer") from error
     finally:
         writer.close()
+
+
+async def _heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The next line, asking until there is one."""
+    line = asyncio.ensure_future(reader.readline())
+    try:
+        while not line.done():
+            writer.write(_ASK)
+            await asyncio.wait([line], timeout=_AGAIN)
+        return line.result()
+    finally:
+        line.cancel()
 
 
 def streams_on_disk(data: Path) -> int:

@@ -7,13 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tieline.testing.cluster import Cluster
     from tieline.testing.proxy import Proxy
     from tieline.testing.server import Server
     from tieline.testing.waiting import eventually
 
-__all__ = ["Proxy", "Server", "eventually"]
+__all__ = ["Cluster", "Proxy", "Server", "eventually"]
 
 _HOMES = {
+    "Cluster": "tieline.testing.cluster",
     "Proxy": "tieline.testing.proxy",
     "Server": "tieline.testing.server",
     "eventually": "tieline.testing.waiting",

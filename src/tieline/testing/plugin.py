@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tieline.testing.cluster import Cluster
     from tieline.testing.server import Server
 
 _REPORT = pytest.StashKey[int]()
@@ -67,6 +68,26 @@ def nats_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Ser
             yield server
         finally:
             runner.run(server.stop())
+
+
+@pytest.fixture
+def nats_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Cluster"]:
+    """A fresh `tieline.testing.Cluster` of three servers on free ports, stopped after the test. Marked like
+    `nats_server`."""
+    import asyncio
+
+    from tieline.server import ServerConfig
+    from tieline.testing.cluster import Cluster
+
+    marker = request.node.get_closest_marker("nats")
+    fields = {"sync": request.config.getini("nats_server_sync")} | (marker.kwargs if marker else {})
+    cluster = Cluster(ServerConfig(data=tmp_path / "nats", **fields))
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(cluster.start())
+        try:
+            yield cluster
+        finally:
+            runner.run(cluster.stop())
 
 
 @pytest.fixture

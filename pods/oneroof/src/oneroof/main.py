@@ -60,13 +60,14 @@ def up(
     port: _Port = None,
     monitor_port: _MonitorPort = None,
     data: _Data = None,
+    servers: Annotated[int, typer.Option(help="How many servers to start: 1, or 3 for a cluster.")] = 1,
     server: _Server = None,
     json: _Json = False,
 ) -> int:
     """Open the office and keep it open until Ctrl-C. The same as `tieline up oneroof`."""
     os.environ["ONEROOF_DATA"] = str((data or _BOOKS) / "books")
     store = None if server else data  # with a server elsewhere the folder is for the books alone
-    return tieline_up("oneroof", port, monitor_port, store, [server] if server else None, json)
+    return tieline_up("oneroof", port, monitor_port, store, servers, [server] if server else None, json)
 
 
 @app.command()
