@@ -80,10 +80,18 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """How a process reaches NATS. ``reconnect`` is how many seconds a lost server may stay away."""
+    """How a process reaches NATS. ``reconnect`` is how many seconds a lost server may stay away.
+
+    ``tls_ca`` is a PEM file of who may vouch for the servers; ``tls_certificate`` and ``tls_key`` show who we are,
+    where they ask. Any of them, or a URL ``tls://…``, makes every connection encrypted. The files are read at each
+    (re)connect, so new ones are taken up without a restart.
+    """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     inbox_prefix: str = "_INBOX"
     connect_timeout: float = 5.0
     request_timeout: float = 5.0
@@ -97,6 +105,12 @@ class ConnectionSettings:
             if "://" not in url:
                 shown = url.rpartition("@")[2]  # what stands before may be a password
                 raise BadSettings(f"connection.servers: {shown!r} is not a URL; write nats://host:port")
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise BadSettings(f"connection.tls_key {str(self.tls_key)!r} has no tls_certificate beside it; give both")
+        for name in ("tls_ca", "tls_certificate", "tls_key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise BadSettings(f"connection.{name}: there is no file {str(path)!r}")
         for name in ("connect_timeout", "request_timeout", "reconnect", "ping_interval"):
             _at_least(f"connection.{name}", getattr(self, name), 0.05)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,9 @@ from tieline.server import ServerConfig
 from tieline.server.cluster import configs_of
 from tieline.services import accountant
 from tieline.services.doctor import examine, visit
+from tieline.settings import PublishSettings
 from tieline.testing import Cluster, Server, eventually
+from tieline.wire.connection import ApiError, NoAnswer
 
 STREAM = "CALL_INTENT"
 
@@ -139,7 +142,7 @@ async def test_the_cluster_may_be_rolled(nats_cluster: Cluster) -> None:
 async def in_sync(bus: Bus) -> bool:
     try:
         info = await bus.connection.api(f"STREAM.INFO.{STREAM}")
-    except Exception:  # noqa: BLE001 - between two leaders nobody answers
+    except (ApiError, NoAnswer):  # between two leaders
         return False
     return all(peer["current"] for peer in info["cluster"]["replicas"])
 
@@ -170,3 +173,43 @@ def pids_in(folder: Path) -> set[int]:
 def test_two_servers_are_no_cluster() -> None:
     with pytest.raises(BadSettings, match="3 or 5 servers"):
         configs_of(ServerConfig(data=Path("x")), 2)
+
+
+async def test_two_lost_servers_are_an_outage_until_one_is_back(nats_cluster: Cluster) -> None:
+    """The runbook: one of them with its disk makes a leader; then the other may come with an empty one."""
+    pod = Pod("office", limits=QUICK)
+    found = with_all(nats_cluster)
+    impatient = replace(found, publish=PublishSettings(patience=3.0, ack_timeout=1.0), audit=False)
+    _, *lost = nats_cluster.nodes
+    async with connect(pod, settings=impatient) as bus:
+        await bus.apply()
+        for number in range(20):
+            await bus.publish(Job(call_id=f"c{number}"), id=f"c{number}")
+        await eventually(lambda: in_sync(bus), what="the survivor to have everything", within=30)
+        for node in lost:
+            node.kill()
+        with pytest.raises(NotAccepted, match="are most of its servers up"):
+            await bus.publish(Job(call_id="late"), id="late")
+        await lost[0].restart()
+        await eventually(lambda: leads(bus), what="a leader", within=60)
+        shutil.rmtree(lost[1].config.data / "jetstream")
+        await lost[1].restart()
+        await eventually(lambda: accepts(bus), what="the same message to be accepted", within=60)
+        info = await bus.connection.api(f"STREAM.INFO.{STREAM}")
+        assert info["state"]["messages"] == 21
+        await eventually(lambda: in_sync(bus), what="the one with the empty disk to have everything", within=60)
+
+
+async def accepts(bus: Bus) -> bool:
+    try:
+        await bus.publish(Job(call_id="late"), id="late")
+    except NotAccepted:
+        return False
+    return True
+
+
+async def leads(bus: Bus) -> bool:
+    try:
+        return bool((await bus.connection.api(f"STREAM.INFO.{STREAM}"))["cluster"].get("leader"))
+    except (ApiError, NoAnswer):
+        return False

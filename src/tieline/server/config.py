@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tieline.errors import BadSettings
 
-__all__ = ["Routes", "ServerConfig", "render"]
+__all__ = ["Routes", "ServerConfig", "Tls", "render"]
 
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+\Z")
 _HIGHEST_PORT = 65535
@@ -35,6 +35,23 @@ class Routes:
         for name in ("cluster", "account"):
             if not re.fullmatch(r"[A-Za-z0-9_-]+", getattr(self, name)):
                 raise BadSettings(f"routes.{name} must be letters, digits, - and _, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificates, as PEM files that the server reads when it starts and when it reloads."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    """Who may vouch for the other servers of a cluster, and for clients where ``verify`` is set."""
+
+    verify: bool = False
+    """Clients must show a certificate too."""
+
+    def __post_init__(self) -> None:
+        if self.verify and self.ca is None:
+            raise BadSettings("tls.verify needs tls.ca: the certificates of clients are checked by it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +97,9 @@ class ServerConfig:
     max_consumers: int = 20_000
     """Consumers one stream may have. The server's default since 2.15 is 1,000, one agent or reader each."""
 
+    tls: Tls | None = None
+    """Every client connects encrypted, and the routes of a cluster are; None: in the clear, right for loopback."""
+
     routes: Routes | None = None
     """The rest of the cluster; None for a server of its own."""
 
@@ -107,6 +127,8 @@ def _check_port(name: str, port: int) -> None:
 def render(config: ServerConfig) -> str:
     """``config`` as the text of a nats.conf. Pure: the same value gives the same text, and nothing is looked up."""
     lines = [*_top(config), "", "jetstream {", *(f"  {line}" for line in _jetstream(config)), "}", ""]
+    if config.tls is not None:
+        lines += ["tls {", *(f"  {line}" for line in _tls(config.tls)), "}", ""]
     if config.routes is not None:
         lines += [*_cluster(config, config.routes), ""]
     return "\n".join(lines)
@@ -142,9 +164,20 @@ def _jetstream(config: ServerConfig) -> list[str]:
     return lines
 
 
+def _tls(tls: Tls) -> list[str]:
+    lines = [f"cert_file: {_quoted(str(tls.certificate.absolute()))}", f"key_file: {_quoted(str(tls.key.absolute()))}"]
+    if tls.ca is not None:
+        lines.append(f"ca_file: {_quoted(str(tls.ca.absolute()))}")
+    if tls.verify:
+        lines.append("verify: true")
+    return lines
+
+
 def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
     others = ", ".join(_quoted(f"nats-route://{other}") for other in routes.others)
     account = _quoted(routes.account)
+    # Routes are verified both ways: whoever may speak as a server may read everything.
+    tls = [] if config.tls is None else ["  tls {", *(f"    {line}" for line in _tls(config.tls)), "  }"]
     return [
         "cluster {",
         f"  name: {_quoted(routes.cluster)}",
@@ -152,6 +185,7 @@ def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
         f"  port: {routes.port}",
         f"  routes: [{others}]",
         f"  accounts: [{account}]",
+        *tls,
         "}",
         "",
         "accounts {",

@@ -35,8 +35,8 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect: ``nats://127.0.0.1:4222``. The same after a restart."""
-        return f"nats://{self._address}:{self._known_ports.client}"
+        """Where clients connect: ``nats://127.0.0.1:4222``, or ``tls://…``. The same after a restart."""
+        return f"{'nats' if self.config.tls is None else 'tls'}://{self._address}:{self._known_ports.client}"
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -109,6 +109,13 @@ class EmbeddedServer:
         await self.stop()
         await self.start()
 
+    def reload(self) -> None:
+        """Have it read its configuration and certificates again (SIGHUP): new connections get the new ones.
+
+        What the server cannot change while it runs it says in its log, and keeps.
+        """
+        self._run.send(signal.SIGHUP)
+
     async def wait(self) -> int:
         """The exit code, when the server ends: by `stop`, by a crash, by anyone's signal (then minus its number)."""
         return await self._run.wait()
@@ -162,7 +169,7 @@ class EmbeddedServer:
             self._check_alive(since)
             await asyncio.sleep(_LOOK)
         try:
-            recovered = await recovered_streams(_WILDCARDS.get(self.config.host, self.config.host), ports.client)
+            recovered = await recovered_streams(self._host, ports.client, self.config.tls)
         except OSError as error:
             self._check_alive(since)
             raise self._failure(str(error), since) from error
@@ -199,5 +206,8 @@ class EmbeddedServer:
 
     @property
     def _address(self) -> str:
-        host = _WILDCARDS.get(self.config.host, self.config.host)
-        return f"[{host}]" if ":" in host else host
+        return f"[{self._host}]" if ":" in self._host else self._host
+
+    @property
+    def _host(self) -> str:
+        return _WILDCARDS.get(self.config.host, self.config.host)

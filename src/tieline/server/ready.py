@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tieline.server.config import Tls
 
 __all__ = ["Ports", "read_ports", "recovered_streams", "streams_on_disk"]
 
@@ -41,18 +44,23 @@ def _port_of(urls: list[str]) -> int | None:
     return urlsplit(urls[0]).port if urls else None
 
 
-async def recovered_streams(host: str, port: int) -> int:
+async def recovered_streams(host: str, port: int, tls: Tls | None) -> int:
     """How many streams JetStream has, once it answers. Raises `OSError` where the connection fails or ends.
 
     Spoken by hand on a bare socket: one line each way does not need a client.
     """
     reader, writer = await asyncio.open_connection(host, port)
     try:
+        if tls is not None:
+            await reader.readline()  # INFO comes first, in the clear
+            await writer.start_tls(_context(tls))
         writer.write(_CONNECT + _LISTEN)
         while line := await _heard(reader, writer):
             if line.startswith(b"MSG "):
                 reply = json.loads(await reader.readexactly(int(line.split()[-1])))
-                return int(reply["streams"])
+                if "streams" in reply:
+                    return int(reply["streams"])
+                await asyncio.sleep(_AGAIN)  # an error: JetStream is there, and has no leader yet
             if line.startswith(b"-ERR"):
                 raise ConnectionError(f"the server refused the connection: {line.decode(errors='replace').strip()}")
         raise ConnectionError("the server closed the connection before JetStream answered")
@@ -60,6 +68,15 @@ async def recovered_streams(host: str, port: int) -> int:
         raise ConnectionError("the server closed the connection in the middle of an answer") from error
     finally:
         writer.close()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """For our own child, whose certificate may be for another name than this address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 async def _heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

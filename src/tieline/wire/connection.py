@@ -78,6 +78,7 @@ class Connection:
             request_timeout=settings.request_timeout,
             inbox_prefix=settings.inbox_prefix,
             credentials=settings.credentials,
+            tls=_tls(settings),
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_FIRST,
             reconnect_time_wait_max=_RECONNECT_LAST,
@@ -216,6 +217,13 @@ class Connection:
 
     def _gone(self, error: Exception) -> Unreachable:
         return Unreachable(f"the NATS connection is closed: {error}")
+
+
+def _tls(settings: ConnectionSettings) -> natsio.TLSConfig | None:
+    files = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
+    if not any(files):
+        return None
+    return natsio.TLSConfig(cafile=settings.tls_ca, certfile=settings.tls_certificate, keyfile=settings.tls_key)
 
 
 def _without_password(url: str) -> str:

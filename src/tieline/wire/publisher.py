@@ -96,7 +96,7 @@ class Publisher:
         return Unconfirmed(
             f"{subject}: not acknowledged within {self._settings.patience:g} s ({passing}). It may or may not be "
             f"stored; publishing again with the same {names.MSG_ID} is safe. Does a stream store this subject, and has "
-            "it a leader? (tieline plan, tieline report)",
+            "it a leader: on a cluster, are most of its servers up? (tieline plan, tieline report)",
             subject=subject,
             err_code=passing.err_code,
         )

@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 from tieline.errors import BadSettings
 from tieline.services.doctor.observation import Monitored
 
-__all__ = ["Page", "beyond_doubt", "likely_url", "page"]
+__all__ = ["Page", "beyond_doubt", "fetched", "likely_url", "page"]
 
 _PORT = 8222  # where nats-server's documentation and images put it
 _WAIT = 2.0  # seconds
@@ -43,7 +43,7 @@ async def page(url: str) -> Page:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise BadSettings(f"--monitor {url.rpartition('@')[2]!r} is not a URL; write http://host:8222")
     began = time.time()
-    told = await asyncio.to_thread(_fetched, url.rstrip("/") + "/varz")
+    told = await asyncio.to_thread(fetched, url.rstrip("/") + "/varz")
     config = (told.get("jetstream") or {}).get("config")
     name = str(told.get("server_name") or url)
     return Page(
@@ -60,7 +60,8 @@ async def page(url: str) -> Page:
     )
 
 
-def _fetched(url: str) -> Mapping[str, Any]:
+def fetched(url: str) -> Mapping[str, Any]:
+    """One monitoring page of a NATS server. Blocks; `OSError` where there is none."""
     # The pages are on the inside: a proxy that the environment names would be asked for the wrong machine.
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=_WAIT) as answer:

@@ -1,0 +1,68 @@
+"""``tieline audit``: is what the servers hold what they should hold?"""
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tieline.cli.options import JsonOption
+from tieline.cli.printing import console, print_json, table
+from tieline.errors import BadSettings, Unreachable
+from tieline.services.replicas import Copy, Damage, examined
+
+__all__ = ["audit"]
+
+_DAMAGED = 3
+
+audit = typer.Typer(help="Check that what the servers hold is what they should hold.", no_args_is_help=True)
+
+
+@audit.callback()
+def _audit() -> None:
+    """Check that what the servers hold is what they should hold."""
+
+
+@audit.command()
+def replicas(
+    monitor: Annotated[
+        list[str],
+        typer.Option("--monitor", metavar="URL", help="Monitoring pages of a server; give those of each of them."),
+    ],
+    json: JsonOption = False,
+) -> int:
+    """Compare the copies of each stream, and say which server to wipe where one differs.
+
+    Changes nothing. Exit 0 where all copies agree, 3 where some differ, 1 where a server does not answer.
+    """
+    if len(monitor) < 2:
+        raise BadSettings("copies are compared over servers; give --monitor URL for each of them")
+    try:
+        copies, damages = asyncio.run(examined(monitor))
+    except OSError as error:
+        raise Unreachable(f"a server's copies cannot be looked at: {error}") from error
+    if json:
+        print_json({"copies": len(copies), "damaged": [{**asdict(one), "remedy": one.remedy} for one in damages]})
+    else:
+        _show(copies, damages)
+    return _DAMAGED if damages else 0
+
+
+def _show(copies: list[Copy], damages: list[Damage]) -> None:
+    out = console()
+    for damage in damages:
+        rows = [_row(copy, damage) for copy in damage.copies]
+        columns = ("server", "", *(f">{name}" for name in damage.copies[0].state))
+        out.print(table(f"stream {damage.stream} of {damage.account}: its copies differ", columns, rows))
+        out.print(f"→ {damage.remedy}\n")
+    streams = {(copy.account, copy.stream) for copy in copies}
+    servers = {copy.server for copy in copies}
+    agree = f"{len(damages)} differ" if damages else "all agree"
+    out.print(f"{len(copies)} copies of {len(streams)} streams on {len(servers)} servers: {agree}")
+
+
+def _row(copy: Copy, damage: Damage) -> tuple[object, ...]:
+    name = Text(copy.server, style="red" if copy.server in damage.odd else "")
+    counts = (f"{count:,}" for count in copy.state.values())
+    return (name, "leads" if copy.server == damage.leader else "", *counts)

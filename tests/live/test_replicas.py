@@ -1,0 +1,81 @@
+"""`tieline audit replicas`: bit rot on one of three servers is found, named, and mended by the words it prints."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import tieline
+from support.messages import Book
+from support.office import settings
+
+from tieline import Pod, connect
+from tieline.services.replicas import Damage, compared, copies, examined
+from tieline.testing import Cluster, Server, eventually
+from tieline.wire.batches import Outgoing, store_together
+
+STREAM = "CALL_INTENT"
+
+
+def streams_of(node: Server) -> Path:
+    return node.config.data / "jetstream" / "TIELINE" / "streams"
+
+
+@pytest.mark.nats(monitor_port=0)
+async def test_a_copy_that_lost_messages_is_named_and_comes_back(nats_cluster: Cluster, tmp_path: Path) -> None:
+    monitors = [str(node.monitor_url) for node in nats_cluster.nodes]
+    options = [part for url in monitors for part in ("--monitor", url)]
+    async with connect(Pod("office"), settings=settings(nats_cluster.urls[0])) as bus:
+        await bus.apply()
+        page: list[Outgoing] = [
+            ("call.intent.book", json.dumps({"callId": "c" * 200}).encode(), {}) for _ in range(500)
+        ]
+        for _ in range(20):
+            assert await store_together(bus.connection, page) is None
+        await bus.publish(Book(call_id="c1"))
+        leader = (await bus.connection.api(f"STREAM.INFO.{STREAM}"))["cluster"]["leader"]
+    await eventually(lambda: agree(monitors), what="the copies to agree")
+    said = await tieline("audit", "replicas", *options, cwd=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    assert "on 3 servers: all agree" in said.out
+
+    node = next(node for node in nats_cluster.nodes if node.config.server_name != leader)
+    await node.embedded.stop()
+    rot(streams_of(node) / STREAM)
+    await node.restart()
+    damages = await eventually(lambda: damaged(monitors), what="the difference", within=30)
+    assert [(one.stream, one.odd) for one in damages] == [(STREAM, (node.config.server_name,))]
+    said = await tieline("audit", "replicas", *options, cwd=tmp_path)
+    assert said.code == 3
+    assert f"stop {node.config.server_name}, remove its folder jetstream" in said.out
+
+    await node.embedded.stop()
+    shutil.rmtree(node.config.data / "jetstream")
+    await node.restart()
+    await eventually(lambda: agree(monitors), what="the wiped server to catch up", within=30)
+
+
+def rot(stream: Path) -> None:
+    """Flip a byte in the middle of an old block, and let the server find its index gone, as after a crash."""
+    block = min(stream.glob("msgs/*.blk"), key=lambda path: int(path.stem))
+    content = bytearray(block.read_bytes())
+    for at in range(len(content) // 4, len(content) // 2, 997):
+        content[at] ^= 0xFF
+    block.write_bytes(content)
+    (stream / "msgs" / "index.db").unlink(missing_ok=True)
+
+
+async def agree(monitors: list[str]) -> bool:
+    found = [copy for copy in await copies(monitors) if copy.stream == STREAM]
+    return len(found) == 3 and not compared(found)
+
+
+async def damaged(monitors: list[str]) -> list[Damage]:
+    return (await examined(monitors, pause=0.2))[1]
+
+
+async def test_one_server_has_nothing_to_compare(tmp_path: Path) -> None:
+    said = await tieline("audit", "replicas", "--monitor", "http://127.0.0.1:1", cwd=tmp_path)
+    assert (said.code, "give --monitor URL for each" in said.err) == (2, True)
+    said = await tieline(*("audit", "replicas"), *["--monitor", "http://127.0.0.1:1"] * 2, cwd=tmp_path)
+    assert (said.code, "127.0.0.1:1" in said.err) == (1, True)
