@@ -22,6 +22,7 @@ _COMMANDS = {
     "calls": "tieline.cli.calls",
     "dlq": "tieline.cli.dlq",
     "doctor": "tieline.cli.doctor",
+    "metrics": "tieline.cli.metrics",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

@@ -23,12 +23,12 @@ from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, waker_name
 
-__all__ = ["Accountant", "run", "sum_subject", "take"]
+__all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take"]
 
 log = logging.getLogger("tieline.accountant")
 
 _EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
-_NOBODY = "(nobody)"
+NOBODY = "(nobody)"
 _UNSEEN = "(unseen)"
 
 
@@ -46,7 +46,7 @@ class Accountant:
         self._streams = [name for name in bus.pod.streams if any(c.stream == name for c in consumers)]
         self._consumers = {(c.stream, c.durable): c for c in consumers}
         self._accounts = {key: Account(*key) for key in self._consumers}
-        self._nobody = {stream: Account(stream, _NOBODY) for stream in self._streams}
+        self._nobody = {stream: Account(stream, NOBODY) for stream in self._streams}
         self._holes = {stream: Holes() for stream in self._streams}
         self._expiries: Expiries | None = None  # made by who follows: who only counts tells nobody
         self._delivered: dict[tuple[str, str], int] = {}  # the last sequence that each consumer delivered
@@ -78,7 +78,7 @@ class Accountant:
         found = [account.row(owed.get(key, (0, 0, 0))[1], upto[key[0]]) for key, account in self._accounts.items()]
         found += [account.row(None, upto[stream]) for stream, account in self._nobody.items()]
         found += [_unseen(stream, holes) for stream, holes in self._holes.items()]
-        return [row for row in found if row.published or row.agent not in (_NOBODY, _UNSEEN)]
+        return [row for row in found if row.published or row.agent not in (NOBODY, _UNSEEN)]
 
     def _readings(self, *, to_end: bool) -> list[Coroutine[Any, Any, None]]:
         connection, pod = self._bus.connection, self._bus.pod
