@@ -1,6 +1,6 @@
 """How much memory OneRoof's idle processes take, how soon they are ready, and how long the library takes to import.
 
-`tieline up oneroof` starts its server and eight processes on a fresh folder; the clock stops at its ``ready`` line.
+`tieline up oneroof` starts its server and nine processes on a fresh folder; the clock stops at its ``ready`` line.
 Memory is the resident set (VmRSS) of each process a moment after that, with its share of what others hold too; PSS
 counts what is shared once. Linux only.
 

@@ -31,7 +31,8 @@ type Light = Literal["closed", "open", "half-open"]
 
 @dataclass(slots=True)
 class Published:
-    """A message was stored. ``payload`` is redacted as its class declares; ``expires`` is in seconds since 1970."""
+    """A message was stored, after so many ``tries``. ``payload`` is redacted as its class declares; ``expires`` is in
+    seconds since 1970."""
 
     conversation: str
     by: str
@@ -42,6 +43,7 @@ class Published:
     cause: str
     payload: dict[str, Any]
     expires: float | None
+    tries: int
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from tieline.tool import Effect, Tool, ToolRun, declared_name
 __all__ = ["Pod"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
-RESERVED = ("tools", "audit", subjects.EVERYBODY)  # the executor, the accountant, and records for all agents
+RESERVED = ("tools", "audit", "metrics", subjects.EVERYBODY)  # processes that are no agents; records for all agents
 
 
 class Pod:

@@ -139,10 +139,13 @@ class Settings:
     publish: PublishSettings = field(default_factory=PublishSettings)
     audit: bool = True  # facts go to CALL_AUDIT
     large: int = 512 * 1024  # bytes; a payload or result over it travels in the object store
+    metrics_port: int | None = 7777  # where `tieline up` and `tieline metrics` serve; 0 is a free one, None is nowhere
     model: str | None = None  # what `call.model` asks where none is named, as pydantic-ai names it: provider:model
 
     def __post_init__(self) -> None:
         _at_least("large", self.large, 1024)
+        if self.metrics_port is not None and not 0 <= self.metrics_port <= 65535:
+            raise BadSettings(f"metrics_port must be between 0 and 65535, not {self.metrics_port!r}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -166,6 +169,8 @@ class Settings:
             changes["audit"] = _truth("TIELINE_AUDIT", given.pop("TIELINE_AUDIT"))
         if "TIELINE_LARGE" in given:
             changes["large"] = _bytes("TIELINE_LARGE", given.pop("TIELINE_LARGE"))
+        if "TIELINE_METRICS_PORT" in given:
+            changes["metrics_port"] = _port("TIELINE_METRICS_PORT", given.pop("TIELINE_METRICS_PORT"))
         if "TIELINE_MODEL" in given:
             changes["model"] = given.pop("TIELINE_MODEL") or None
         if given:
@@ -178,7 +183,7 @@ def variables() -> list[str]:
     """The environment variables that `Settings.from_environment` knows, in order."""
     defaults = Settings()
     inner = [_variable(group, f.name) for group in ("connection", "publish") for f in fields(getattr(defaults, group))]
-    return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", "TIELINE_MODEL"]
+    return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", "TIELINE_METRICS_PORT", "TIELINE_MODEL"]
 
 
 def _variable(group: str, name: str) -> str:
@@ -200,6 +205,14 @@ def _parsed(group: str, name: str, text: str, default: object) -> object:
 def _bytes(variable: str, text: str) -> int:
     if not text.isdecimal():
         raise BadSettings(f"{variable}={text!r} is not a number of bytes")
+    return int(text)
+
+
+def _port(variable: str, text: str) -> int | None:
+    if text.lower() == "off":
+        return None
+    if not text.isdecimal() or int(text) > 65535:
+        raise BadSettings(f"{variable}={text!r} is no port; give a number up to 65535, 0 for a free one, or off")
     return int(text)
 
 

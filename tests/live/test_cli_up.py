@@ -44,7 +44,7 @@ async def booking(intent: Book, call: Conversation) -> None:
 @pod.agent
 async def searching(intent: Search, call: Conversation) -> None: ...
 """
-_NAMES = ["booking", "searching", "tools", "audit"]
+_NAMES = ["booking", "searching", "tools", "audit", "metrics"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def test_it_starts_all_restarts_the_dead_and_stops_without_a_trace(folder:
         assert ready["event"] == "ready"
         assert [process["name"] for process in ready["processes"]] == _NAMES
         pids = pids_of(ready, folder)
-        assert len({*pids, program.process.pid}) == 6
+        assert len({*pids, program.process.pid}) == 7
         assert all(alive(pid) for pid in pids)
 
         os.kill(pids[0], signal.SIGKILL)
@@ -155,7 +155,7 @@ async def test_people_get_the_address_the_table_and_prefixed_lines(folder: Path,
         first = await program.process.stdout.readline()
         assert nats_url in first.decode()
         lines = []
-        while b"ready: 4 processes" not in (line := await program.process.stdout.readline()):
+        while b"ready: 5 processes" not in (line := await program.process.stdout.readline()):
             lines.append(line.decode())
         assert any(line.split()[:1] == ["booking"] and "call.intent.book" in line for line in lines)
         program.process.send_signal(signal.SIGTERM)

@@ -49,8 +49,18 @@ def test_what_is_large_is_a_number_of_bytes() -> None:
             Settings.from_environment({"TIELINE_LARGE": text})
 
 
+def test_metrics_have_a_port_or_are_off() -> None:
+    for given, port in (("0", 0), ("9100", 9100), ("off", None)):
+        assert Settings.from_environment({"TIELINE_METRICS_PORT": given}).metrics_port == port
+    for text in ("", "-1", "65536", "http"):
+        with pytest.raises(BadSettings, match="TIELINE_METRICS_PORT"):
+            Settings.from_environment({"TIELINE_METRICS_PORT": text})
+    with pytest.raises(BadSettings, match="metrics_port"):
+        Settings(metrics_port=70_000)
+
+
 def test_every_variable_is_told() -> None:
-    assert len(variables()) == 12
+    assert len(variables()) == 13
     assert "TIELINE_SERVERS" in variables()
     assert "TIELINE_PUBLISH_PATIENCE" in variables()
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "dlq": "tieline.cli.dlq",
     "doctor": "tieline.cli.doctor",
     "audit": "tieline.cli.audit",
+    "metrics": "tieline.cli.metrics",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

@@ -14,10 +14,10 @@ __all__ = ["run"]
 
 def run(
     pod: PodArgument,
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Agents of the pod; or tools, audit.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Agents of the pod; or tools, audit, metrics.")],
     server: ServerOption = None,
 ) -> int:
-    """Run agents (and `tools`, `audit`) of a pod in this process, until SIGTERM or Ctrl-C.
+    """Run agents (and `tools`, `audit`, `metrics`) of a pod in this process, until SIGTERM or Ctrl-C.
 
     The first signal stops taking and lets running handlers finish for their drain limit (exit 0); the second hands
     them back at once (exit 1). Exit 1 too when the server stays away or a consumer is missing. Logs go to stderr.

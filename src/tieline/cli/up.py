@@ -17,6 +17,7 @@ from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.services.supervisor import Event, Supervisor, processes_of
+from tieline.settings import Settings
 from tieline.wire import topology
 
 __all__ = ["up"]
@@ -48,8 +49,8 @@ def up(
     """Start a NATS server, make the pod's streams and consumers, and run every agent in a process of its own.
 
     Dead processes are started again, with a growing wait. Ctrl-C or SIGTERM drains and stops everything, the server
-    last (exit 0); a second one kills. With --server it uses a server that runs elsewhere. --json prints a line when
-    all is ready, then one for each thing that happens.
+    last (exit 0); a second one kills. Metrics are on port 7777 (TIELINE_METRICS_PORT). With --server it uses a server
+    that runs elsewhere. --json prints a line when all is ready, then one for each thing that happens.
     """
     urls = urls_of(server)
     if urls and (port, monitor_port, data, servers) != (None, None, None, 1):
@@ -70,7 +71,8 @@ async def _up(reference: str, pod: Pod, own: _Own | None, urls: tuple[str, ...],
     async with own or nullcontext() as server:
         urls = urls if server is None else server.urls
         await _apply(pod, urls)
-        supervisor, processes = Supervisor(reference, urls), processes_of(pod)
+        metered = Settings.from_environment().metrics_port is not None
+        supervisor, processes = Supervisor(reference, urls), processes_of(pod, metrics=metered)
 
         def running() -> Running:
             pids = {process.name: supervisor.pid(process.name) for process in processes}

@@ -239,6 +239,7 @@ def _published(outgoing: Outgoing, by: str, subject: str, ack: PubAck, headers: 
         cause=headers.get(names.CAUSE, ""),
         payload=codec.redacted(outgoing.message) if reference is None else shown,
         expires=None if ttl is None else time.time() + int(ttl),
+        tries=ack.tries,
     )
 
 

@@ -23,13 +23,13 @@ from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, waker_name
 
-__all__ = ["Accountant", "run", "sum_subject", "take"]
+__all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take"]
 
 log = logging.getLogger("tieline.accountant")
 
 _EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
 _LAGS = 40_000  # messages that wait to be counted: two seconds of work
-_NOBODY = "(nobody)"
+NOBODY = "(nobody)"
 _UNSEEN = "(unseen)"
 
 
@@ -47,7 +47,7 @@ class Accountant:
         self._streams = [name for name in bus.pod.streams if any(c.stream == name for c in consumers)]
         self._consumers = {(c.stream, c.durable): c for c in consumers}
         self._accounts = {key: Account(*key) for key in self._consumers}
-        self._nobody = {stream: Account(stream, _NOBODY) for stream in self._streams}
+        self._nobody = {stream: Account(stream, NOBODY) for stream in self._streams}
         self._holes = {stream: Holes() for stream in self._streams}
         self._late: set[str] = set()
         self._behind: dict[str, int] = {}  # messages of a stream that wait to be read
@@ -84,7 +84,7 @@ class Accountant:
         return [
             replace(row, upto=self._holes[row.stream].upto, behind=self._behind.get(row.stream, 0))
             for row in found
-            if row.published or row.agent not in (_NOBODY, _UNSEEN)
+            if row.published or row.agent not in (NOBODY, _UNSEEN)
         ]
 
     def _readings(self, *, to_end: bool) -> list[Coroutine[Any, Any, None]]:

@@ -23,28 +23,32 @@ from tieline.settings import Settings
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.topology import consumers_of
 
-__all__ = ["AUDIT", "READY", "run_process"]
+__all__ = ["AUDIT", "METRICS", "READY", "run_process"]
 
 AUDIT = "audit"
+METRICS = "metrics"
 READY = b"ready\n"  # what a child writes to its --ready-fd
 
 log = logging.getLogger("tieline.process")
 
+_SERVICES = (AUDIT, METRICS)
 _PR_SET_PDEATHSIG = 1
 _CONSUMER_MISSING = frozenset({10014, 10059})
 
 
 def run_process(pod: Pod, names: Sequence[str], settings: Settings, on_ready: Callable[[], None]) -> int:
-    """Run ``names`` (agents, ``tools``, ``audit``) of a pod until a stop signal; the exit code.
+    """Run ``names`` (agents, ``tools``, ``audit``, ``metrics``) of a pod until a stop signal; the exit code.
 
     0 when everything was drained, 1 when a second signal cut that short. ``on_ready`` is called once all of them pull.
     Raises `BadDeclaration` for a name the pod has not, `Unreachable` when the server stays away and `ConsumerGone` when
     a consumer is missing.
     """
-    unknown = [name for name in names if name != AUDIT and name not in names_of(pod)]
+    unknown = [name for name in names if name not in _SERVICES and name not in names_of(pod)]
     if unknown:
-        there = ", ".join([*names_of(pod), AUDIT])
+        there = ", ".join([*names_of(pod), *_SERVICES])
         raise BadDeclaration(f"pod {pod.name} has no {', '.join(unknown)} to run; it has {there}")
+    if METRICS in names and settings.metrics_port is None:
+        raise BadSettings("metrics have no port: TIELINE_METRICS_PORT is off; leave it out, or give a number")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         drained = runner.run(_until_stopped(pod, list(dict.fromkeys(names)), settings, on_ready))
     return 0 if drained else 1
@@ -96,7 +100,7 @@ async def _work(
 def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callable[[], None]]:
     """Start the parts of this process in ``group``; how to ask each of them to stop."""
     stops: list[Callable[[], None]] = []
-    hosted = [name for name in names if name != AUDIT]
+    hosted = [name for name in names if name not in _SERVICES]
     if hosted:
         host = Host(bus, hosted)
         group.create_task(host.run())
@@ -108,6 +112,13 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
         group.create_task(accountant.run(bus, stop))
         group.create_task(deadletters.run(bus, stop))
         stops.append(stop.set)
+    if METRICS in names and bus.settings.metrics_port is not None:
+        from tieline.services import metrics
+
+        place = metrics.Place(bus.settings.metrics_port, server=bus.settings.connection.servers[0])
+        over = asyncio.Event()
+        group.create_task(metrics.run(bus.connection, bus.pod, place, over))
+        stops.append(over.set)
     return stops
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import natsio
 
@@ -24,11 +24,12 @@ _LONGEST_WAIT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PubAck:
-    """Where the message was stored. ``duplicate``: it was there already, under the same id."""
+    """Where the message was stored, after how many tries. ``duplicate``: it was there already, under the same id."""
 
     stream: str
     seq: int
     duplicate: bool
+    tries: int = 1
 
 
 class Publisher:
@@ -59,13 +60,15 @@ class Publisher:
             )
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.patience
-        wait = _FIRST_WAIT
+        wait, tries = _FIRST_WAIT, 1
         while True:
             try:
-                return await self._once(subject, payload, headers, min(self._settings.ack_timeout, until - loop.time()))
+                ack = await self._once(subject, payload, headers, min(self._settings.ack_timeout, until - loop.time()))
+                return ack if tries == 1 else replace(ack, tries=tries)
             except _Passing as passing:
                 if loop.time() + wait >= until:
                     raise self._refused(subject, passing) from passing
+            tries += 1
             self.retries += 1
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, _LONGEST_WAIT)

@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 from tieline.errors import BadSettings
 from tieline.services.doctor.observation import Monitored
 
-__all__ = ["Page", "beyond_doubt", "fetched", "likely_url", "page"]
+__all__ = ["Page", "beyond_doubt", "fetched", "likely_url", "page", "varz"]
 
 _PORT = 8222  # where nats-server's documentation and images put it
 _WAIT = 2.0  # seconds
@@ -43,7 +43,7 @@ async def page(url: str) -> Page:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise BadSettings(f"--monitor {url.rpartition('@')[2]!r} is not a URL; write http://host:8222")
     began = time.time()
-    told = await asyncio.to_thread(fetched, url.rstrip("/") + "/varz")
+    told = await varz(url)
     config = (told.get("jetstream") or {}).get("config")
     name = str(told.get("server_name") or url)
     return Page(
@@ -58,6 +58,11 @@ async def page(url: str) -> Page:
         if config
         else None,
     )
+
+
+async def varz(url: str) -> Mapping[str, Any]:
+    """``/varz`` as it is. `OSError` where it does not answer."""
+    return await asyncio.to_thread(fetched, url.rstrip("/") + "/varz")
 
 
 def fetched(url: str) -> Mapping[str, Any]:
