@@ -48,7 +48,14 @@ async def test_what_is_published_is_followed(folder: Path, nats_url: str) -> Non
         sent = await tieline(
             "pub", "call.intent.book", _BOOK, "--pod", "shop", "--id", "m1", "--json", cwd=folder, url=nats_url
         )
-        assert sent.json == {"stream": "CALL_INTENT", "seq": 1, "duplicate": False, "id": "m1", "conversation": "c1"}
+        assert sent.json == {
+            "stream": "CALL_INTENT",
+            "seq": 1,
+            "duplicate": False,
+            "tries": 1,
+            "id": "m1",
+            "conversation": "c1",
+        }
         told = await tail.line()
         assert (told["stream"], told["seq"], told["subject"]) == ("CALL_INTENT", 1, "call.intent.book")
         assert (told["conversation"], told["payload"]) == ("c1", {"callId": "c1", "phone": "1"})
