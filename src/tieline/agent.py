@@ -5,17 +5,18 @@ import types
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tieline import subjects
 from tieline.codec import decode
 from tieline.context import Conversation
-from tieline.errors import BadDeclaration, BadPayload
+from tieline.errors import BadDeclaration, BadPayload, Denied
 from tieline.messages import Message, binding_of
 from tieline.outcomes import Outcome
 from tieline.settings import Limits
+from tieline.tool import Tool
 
-__all__ = ["Agent", "Handler"]
+__all__ = ["Agent", "Declared", "Handler", "Use"]
 
 type Handler[M: Message] = Callable[[M, Conversation], Awaitable[Outcome | None]]
 
@@ -27,6 +28,29 @@ class _Route:
     handler: Callable[[Any, Conversation], Awaitable[Outcome | None]]
 
 
+type Use = Literal["delays", "large", "models", "state"]
+"""What of the bus an agent may use beside messages and tools: see `Declared`."""
+
+_USES: dict[Use, str] = {
+    "delays": "delays messages, sleeps, or waits with a limit",
+    "large": "carries payloads or results larger than a message",
+    "models": "lets the text of a model be heard while it is produced",
+    "state": "keeps the state of conversations, or ends them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """All that an agent says it does beside consuming. Its credentials allow this and nothing else.
+
+    ``publishes`` are the messages that its handlers publish or ask with, ``calls`` the tools they call.
+    """
+
+    publishes: tuple[type[Message], ...] = ()
+    calls: tuple[Tool[..., Any], ...] = ()
+    uses: frozenset[Use] = frozenset()
+
+
 class Agent:
     """A declared agent. Its handlers' first parameter types say what it consumes.
 
@@ -34,8 +58,11 @@ class Agent:
     that one durable consumer (for each stream) serves them all.
     """
 
-    def __init__(self, name: str, limits: Limits, stream_of: Callable[[str], object]) -> None:
+    def __init__(
+        self, name: str, limits: Limits, stream_of: Callable[[str], object], declared: Declared | None = None
+    ) -> None:
         self.name = name
+        self.declared = declared
         self.limits = limits
         self._stream_of = stream_of
         self._routes: dict[str, _Route] = {}
@@ -67,6 +94,33 @@ class Agent:
             self._stream_of(route.filter)
             self._routes[route.filter] = route
         return handler
+
+    def check_publishes(self, model: type[Message]) -> None:
+        """`Denied` where the agent says what it publishes, and not this."""
+        if self.declared is not None and model not in self.declared.publishes:
+            subject = binding_of(model).filter
+            raise Denied(
+                f"agent {self.name} publishes {model.__name__} ({subject}) and does not declare it; "
+                f"add publishes=({model.__name__},) to @pod.agent",
+                subject=subject,
+            )
+
+    def check_calls(self, tool: Tool[..., Any]) -> None:
+        """`Denied` where the agent says what it calls, and not this."""
+        if self.declared is not None and all(tool.name != called.name for called in self.declared.calls):
+            raise Denied(
+                f"agent {self.name} calls the tool {tool.name} and does not declare it; "
+                f"add calls=({tool.name.replace('-', '_')},) to @pod.agent",
+                subject=subjects.tool_call(tool.name),
+            )
+
+    def check_uses(self, use: Use) -> None:
+        """`Denied` where the agent says what it uses, and not this."""
+        if self.declared is not None and use not in self.declared.uses:
+            raise Denied(
+                f'agent {self.name} {_USES[use]} and does not declare it; add uses=("{use}",) to @pod.agent',
+                subject=use,
+            )
 
     def open(self, subject: str, payload: bytes) -> tuple[Message, Callable[..., Awaitable[Outcome | None]]]:
         """The message in ``payload`` and the handler for it. `BadPayload` where it does not fit."""

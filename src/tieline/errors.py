@@ -9,6 +9,7 @@ __all__ = [
     "BadSettings",
     "Conflict",
     "ConsumerGone",
+    "Denied",
     "NeedsApproval",
     "NoReply",
     "NotAccepted",
@@ -67,6 +68,10 @@ class NotAccepted(TielineError):
 
 class Unconfirmed(NotAccepted):
     """The server did not say within ``publish.patience`` that it stored a message. It may be stored or not."""
+
+
+class Denied(NotAccepted):
+    """The credentials of this process, or what its agent declares, do not allow this publish. Nothing was stored."""
 
 
 class ConsumerGone(TielineError, LookupError):

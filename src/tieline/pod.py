@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any, Concatenate, overload
 
 from tieline import subjects
-from tieline.agent import Agent, Handler
+from tieline.agent import Agent, Declared, Handler, Use
 from tieline.errors import BadDeclaration
-from tieline.messages import Message, seconds
+from tieline.messages import Message, binding_of, seconds
 from tieline.settings import Breaker, Limits, Rate
 from tieline.stream import Stream, default_streams
 from tieline.tool import Effect, Tool, ToolRun, declared_name
@@ -67,21 +67,46 @@ class Pod:
     def agent[M: Message](self, handler: Handler[M], /) -> Agent: ...
     @overload
     def agent[M: Message](
-        self, /, *, name: str | None = None, limits: Limits | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        limits: Limits | None = None,
+        publishes: tuple[type[Message], ...] | None = None,
+        calls: tuple[Tool[..., Any], ...] | None = None,
+        uses: tuple[Use, ...] | None = None,
     ) -> Callable[[Handler[M]], Agent]: ...
     def agent(
-        self, handler: Handler[Any] | None = None, /, *, name: str | None = None, limits: Limits | None = None
+        self,
+        handler: Handler[Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        limits: Limits | None = None,
+        publishes: tuple[type[Message], ...] | None = None,
+        calls: tuple[Tool[..., Any], ...] | None = None,
+        uses: tuple[Use, ...] | None = None,
     ) -> Agent | Callable[[Handler[Any]], Agent]:
         """Declare an agent from its (first) handler. Its name is the function's, with dashes.
+
+        ``publishes`` (messages), ``calls`` (tools) and ``uses`` (``"delays"``, ``"large"``, ``"models"``, ``"state"``)
+        are all it may do beside consuming: `tieline creds` makes its credentials of them, and with any of them given
+        the runtime raises `Denied` for what is not declared. With none of them it may do anything where there are no
+        credentials, and nothing where there are.
 
         `BadDeclaration` for a name taken, a handler that is not ``async def (message, call)``, or a message that no
         stream stores.
         """
+        said = (publishes, calls, uses)
+        declared = Declared(publishes or (), calls or (), frozenset(uses or ())) if said != (None, None, None) else None
 
         def declare(function: Handler[Any]) -> Agent:
-            agent = Agent(declared_name(function, name, "agent"), limits or self.limits, self.stream_of)
+            own = declared_name(function, name, "agent")
+            agent = Agent(own, limits or self.limits, self.stream_of, declared)
             agent.also(function)
             self._check_name(agent.name)
+            for model in declared.publishes if declared is not None else ():
+                self.stream_of(binding_of(model).filter)
             self.agents[agent.name] = agent
             return agent
 
@@ -136,7 +161,9 @@ class Pod:
         self.tools[tool.name] = tool
 
     def _check_name(self, name: str) -> None:
-        if name in self.agents or name in RESERVED or name.removeprefix("tool-") in self.tools:
+        taken = {*self.agents, *RESERVED, *(f"tool-{tool}" for tool in self.tools)}
+        wakers = {f"{agent}-waker" for agent in self.agents}
+        if name in taken | wakers or f"{name}-waker" in taken:
             raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; every agent has its own")
 
     def stream_of(self, subject: str) -> Stream:

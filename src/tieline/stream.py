@@ -105,6 +105,16 @@ def default_streams() -> tuple[Stream, ...]:
             description="tool results by conversation, for any listener",
         ),
         Stream(
+            name="CANCELLED",
+            subjects=("cancelled.*",),
+            max_age=15 * _DAY,
+            max_bytes=16 * _MIB,
+            ttls=False,
+            keep_last=True,
+            delays=False,
+            description="which conversations are cancelled, for every process to read",
+        ),
+        Stream(
             name="CALL_AUDIT",
             subjects=("call.audit", "call.audit.*"),
             max_age=7 * _DAY,

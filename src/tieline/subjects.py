@@ -13,6 +13,7 @@ __all__ = [
     "audit",
     "cancellations",
     "cancelled",
+    "cancelled_copy",
     "check_filter",
     "check_template",
     "covers",
@@ -200,6 +201,11 @@ def cancelled(conversation: str) -> str:
 def cancellations() -> str:
     """What matches the cancel records of all conversations."""
     return step_filter(EVERYBODY, "cancel")
+
+
+def cancelled_copy(conversation: str) -> str:
+    """Where the cancel record of a conversation, named by its token, is once more: for every process to read."""
+    return f"cancelled.{conversation}"
 
 
 def state(conversation: str) -> str:

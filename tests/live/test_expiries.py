@@ -167,7 +167,7 @@ async def _gone(bus: Bus) -> bool:
 
 async def test_a_server_that_dies_meanwhile_delays_the_word(nats_server: Server) -> None:
     pod = Office()
-    async with at_work(pod, nats_server.url, "desk") as office, counting(office.bus):
+    async with at_work(pod, settings(nats_server.url, audit=True), "desk") as office, counting(office.bus):
         await office.bus.publish(Viewing(call_id="c1"))
         await nats_server.restart()
         await eventually(lambda: pod.told, what="the notice")

@@ -60,7 +60,7 @@ async def test_on_an_empty_server_everything_is_made_and_then_nothing_is_left(na
             *pod.streams,
             "CALL_INTENT/booking",
             "TOOL_CALL/tool-crm",
-            "STEP/office-waker",
+            "STEP/booking-waker",
         }
         assert await topology.plan(bus.connection, pod) == []
         assert await topology.apply(bus.connection, pod) == []
@@ -117,7 +117,7 @@ async def test_what_may_change_is_changed_in_place(nats_server: Server) -> None:
             ("MINE", "update", "duplicate_window"),
             ("CALL_INTENT/booking", "update", "ack_wait"),
             ("TOOL_CALL/tool-crm", "update", "ack_wait"),
-            ("STEP/office-waker", "update", "ack_wait"),
+            ("STEP/booking-waker", "update", "ack_wait"),
         }
         assert told(await topology.apply(bus.connection, wider)) == told(planned)
         assert await topology.plan(bus.connection, wider) == []
@@ -234,7 +234,7 @@ async def test_an_agent_that_is_no_more_is_told(nats_server: Server) -> None:
         left = await topology.plan(bus.connection, Pod("office", version="1"))
         assert sorted(told(left)) == [
             ("CALL_INTENT/booking", "extra", ""),
-            ("STEP/office-waker", "extra", ""),
+            ("STEP/booking-waker", "extra", ""),
             ("TOOL_CALL/tool-crm", "extra", ""),
         ]
         assert (await bus.connection.api("CONSUMER.INFO.CALL_INTENT.booking"))["name"] == "booking"

@@ -193,7 +193,8 @@ def test_what_is_right_is_not_spoken_of(saw: Observation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "process"), [("clerk", "clerk"), ("tool-crm", "tools"), ("shop-waker", "tools"), ("dead-letters", "audit")]
+    ("name", "process"),
+    [("clerk", "clerk"), ("tool-crm", "tools"), ("clerk-waker", "clerk"), ("dead-letters", "audit")],
 )
 def test_the_remedy_names_the_process_that_would_pull(name: str, process: str) -> None:
     stream = CAPTURE if process == "audit" else HEALTHY

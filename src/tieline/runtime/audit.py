@@ -13,7 +13,7 @@ from tieline import codec, subjects
 from tieline.errors import Unconfirmed, Unreachable
 from tieline.facts import Fact
 from tieline.wire.batches import store_together
-from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.connection import ApiError, Connection, Forbidden, NoAnswer
 
 __all__ = ["Audit"]
 
@@ -84,6 +84,8 @@ class Audit:
                     await self._store(taken)
                 except Unreachable:
                     return  # the process ends with it; what was acknowledged is told by the server itself
+                except Forbidden as forbidden:  # work goes before facts
+                    self._drop(len(taken), str(forbidden))
                 except NoAnswer as silence:
                     log.info("the audit waits for its stream: %s", silence)
                     await asyncio.sleep(_PAUSE)
@@ -103,14 +105,13 @@ class Audit:
                 break
             await asyncio.sleep(_PAUSE)  # a batch lost with a connection or a leader: the same facts, a new batch
             refusal = await self._batch(told)
-        if refusal is not None:
-            # Work goes before facts: a full audit stream must not stop calls. Said loudly, and the sum will show it.
-            self._dropped += len(told)
-            log.error(
-                "CALL_AUDIT refuses facts (%s); %d dropped so far. tieline report shows its size",
-                refusal,
-                self._dropped,
-            )
+        if refusal is not None:  # work goes before facts: a full audit stream must not stop calls
+            self._drop(len(told), f"CALL_AUDIT refuses facts ({refusal}); tieline report shows its size")
+
+    def _drop(self, facts: int, why: str) -> None:
+        """Said loudly, and the sum will show it."""
+        self._dropped += facts
+        log.error("%d facts dropped so far: %s", self._dropped, why)
 
     async def _batch(self, told: list[tuple[str, bytes]]) -> ApiError | None:
         """Store all or none. The server's words where it refuses."""

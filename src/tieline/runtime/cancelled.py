@@ -20,6 +20,7 @@ __all__ = ["Cancellations", "Cancelled"]
 
 log = logging.getLogger("tieline.cancelled")
 
+_STREAM = "CANCELLED"  # copies: all processes may read all of it, which they may not of the journal
 _EVERY = 5.0  # seconds between looks for cancellations whose nudge was lost
 
 
@@ -60,7 +61,7 @@ class Cancellations:
         self._bus = bus
         self._stop = stop
         self._listening: Listening | None = None
-        self._read = 0  # the sequence in the journal up to which cancellations were read
+        self._read = 0  # the sequence in the stream up to which cancellations were read
 
     async def watch(self) -> None:
         """Listen, and look for ever."""
@@ -83,17 +84,18 @@ class Cancellations:
 
     async def _look(self) -> None:
         while True:
-            found, self._read = await self._bus.journal.newer(subjects.cancellations(), self._read)
+            found, self._read = await self._bus.journal.newer(_STREAM, subjects.cancelled_copy("*"), self._read)
             if not found:
                 return
             for subject, record in found.items():
-                self._learn(subject, record)
+                self._learn(subject.rpartition(".")[2], record)
 
     def _heard(self, received: Received) -> None:
-        self._learn(headers_of(received).get("Nats-Subject", ""), record_in(received.payload))
+        subject = headers_of(received).get("Nats-Subject", "")
+        if subjects.is_step(subject):
+            self._learn(subject.split(".")[2], record_in(received.payload))
 
-    def _learn(self, subject: str, record: Record) -> None:
-        conversation = subject.split(".")[2] if subjects.is_step(subject) else ""
+    def _learn(self, conversation: str, record: Record) -> None:
         if conversation and conversation not in self.cancelled.records:
             self.cancelled.records[conversation] = record
             log.warning("conversation %s is cancelled by %s", conversation, record.get("by", "somebody"))

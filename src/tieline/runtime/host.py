@@ -116,6 +116,6 @@ def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
     wanted: dict[str, Duty] = {name: AgentDuty(bus, pod.agents[name]) for name in names if name in pod.agents}
     if "tools" in names:
         wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
-    if any(name in pod.agents for name in names):
-        wanted[waker_name(pod)] = WakerDuty(bus, waker_name(pod), pod.limits)
+    wakers = {waker_name(name) for name in names if name in pod.agents}
+    wanted |= {name: WakerDuty(bus, name, pod.limits) for name in wakers}
     return [(wanted[c.durable], c.stream) for c in consumers_of(pod) if c.durable in wanted]

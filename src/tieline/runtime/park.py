@@ -83,7 +83,7 @@ async def bring_back(bus: Bus, aside: Record, why: str, at: float | None = None)
 
 
 class WakerDuty:
-    """Brings a parked message back when its answer is recorded, by whoever wrote it. Shared by a pod's processes."""
+    """Brings an agent's parked message back when its answer is recorded, by whoever wrote it."""
 
     def __init__(self, bus: Bus, name: str, limits: Limits) -> None:
         self.name = name

@@ -5,6 +5,7 @@ from typing import Any
 
 from tieline import headers as names
 from tieline import models, subjects
+from tieline.agent import Use
 from tieline.codec import digest, encode, fingerprint, to_json
 from tieline.context import ModelTurn
 from tieline.errors import BadPayload, ToolFailed
@@ -27,6 +28,10 @@ class Steps(Recorder):
 
     async def publish(self, message: Message, after: float | None, conversation: str | None) -> None:
         """Publish as `Conversation.publish` promises."""
+        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+            agent.check_publishes(type(message))
+            if after:
+                agent.check_uses("delays")
         outgoing = self.bus.outgoing(message, conversation or self.conversation, after, self.deadline)
         occurrence = self.branches.use(f"publish {outgoing.subject}")
         unique = digest(self.agent, self.delivery.origin, self.run, outgoing.subject, occurrence)
@@ -51,6 +56,7 @@ class Steps(Recorder):
 
     async def model(self, turn: ModelTurn) -> Any:
         """The output of a model's turn, its requests and tool calls on record."""
+        self._uses("models")
         for tool in turn.tools:
             self._check(tool)
         return await models.run(self, turn, self.bus.settings.model)
@@ -70,14 +76,21 @@ class Steps(Recorder):
 
     async def ask(self, message: Message, within: float | None) -> Any:
         """The reply to ``message``, however long it takes."""
+        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+            agent.check_publishes(type(message))
+            if within is not None:
+                agent.check_uses("delays")
         return await waits.ask(self, message, within)
 
     async def ask_human(self, question: str, schema: dict[str, Any], within: float | None) -> Any:
         """A person's answer, however long it takes."""
+        if within is not None:
+            self._uses("delays")
         return await waits.ask_human(self, question, schema, within)
 
     async def sleep(self, seconds: float) -> None:
         """Return ``seconds`` after the first run got here."""
+        self._uses("delays")
         await waits.sleep(self, seconds)
 
     async def reply(self, value: object) -> None:
@@ -90,10 +103,12 @@ class Steps(Recorder):
 
     async def get_state(self) -> Any:
         """The conversation's state, or None."""
+        self._uses("state")
         return (await state.read(self.bus, self.conversation)).value
 
     async def update_state(self, change: Callable[[Any], Any], ttl: float | None) -> Any:
         """What the state became; ``change`` is applied once for this step, whatever crashes."""
+        self._uses("state")
 
         async def produce(subject: str) -> Record:
             value = await state.update(self.bus, self.conversation, change, subject, ttl)
@@ -103,6 +118,7 @@ class Steps(Recorder):
 
     async def end(self) -> None:
         """The conversation's state goes: once, so that a second run takes none away that began meanwhile."""
+        self._uses("state")
 
         async def produce(subject: str) -> Record:
             await state.remove(self.bus, self.conversation)
@@ -124,6 +140,12 @@ class Steps(Recorder):
         if tool.name not in self.bus.pod.tools:
             has = ", ".join(self.bus.pod.tools) or "none"
             raise BadPayload(f"pod {self.bus.pod.name} has no tool {tool.name!r}, nobody would run it; it has {has}")
+        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+            agent.check_calls(tool)
+
+    def _uses(self, use: Use) -> None:
+        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+            agent.check_uses(use)
 
     async def _called(self, tool: Tool[..., Any], arguments: dict[str, Any], subject: str) -> Record:
         journal = self.bus.journal

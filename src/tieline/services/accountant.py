@@ -21,7 +21,7 @@ from tieline.services.ledger import Account, Holes, Row
 from tieline.services.stopping import until_stopped
 from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
-from tieline.wire.topology import consumer_infos, consumers_of, waker_name
+from tieline.wire.topology import consumer_infos, consumers_of, is_waker
 
 __all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take"]
 
@@ -43,7 +43,7 @@ class Accountant:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        consumers = [c for c in consumers_of(bus.pod) if c.durable != waker_name(bus.pod)]  # records are no messages
+        consumers = [c for c in consumers_of(bus.pod) if not is_waker(c.durable)]  # records are no messages
         self._streams = [name for name in bus.pod.streams if any(c.stream == name for c in consumers)]
         self._consumers = {(c.stream, c.durable): c for c in consumers}
         self._accounts = {key: Account(*key) for key in self._consumers}

@@ -31,6 +31,9 @@ async def cancel(bus: Bus, conversation: str, reason: str = "") -> tuple[Record,
     record: Record = {"by": whoever(), "at": round(time.time(), 3), "reason": reason}
     if not await bus.journal.write(subject, record, bus.about(conversation)):
         record = (await bus.journal.read([subject])).get(subject, {})
+    # After the record: written again by whoever asks again, should this process die in between.
+    copy = subjects.cancelled_copy(subjects.token(conversation))
+    await bus.journal.write(copy, record, bus.about(conversation))
     return record, await _wake(bus, conversation)
 
 

@@ -21,6 +21,9 @@ from tieline.wire.delivery import Delivery
 __all__ = ["Expiries"]
 
 
+_HEARSAY = 60.0  # seconds that the fact of a message may take: it was published while the server was away
+
+
 @dataclass(frozen=True, slots=True)
 class _Mortal:
     """A message with a TTL. ``key`` tells it from others, also of a stream that was made anew."""
@@ -39,6 +42,7 @@ class Expiries:
         self._bus = bus
         self._own = os.urandom(6).hex()  # two accountants of one process are two
         self._mortals: dict[tuple[str, int], _Mortal] = {}
+        self._unheard: dict[tuple[str, int], float] = {}  # vanished, and nobody has said yet that it had a TTL
         models = [model for agent in bus.pod.agents.values() for model in agent.models]
         self._notices = {binding_of(model).filter: binding_of(model).on_expired for model in models}
 
@@ -75,9 +79,13 @@ class Expiries:
         for seq in sorted(account.expired):
             mortal = self._mortals.get((account.stream, seq))
             if mortal is None:
-                account.expired.discard(seq)  # put aside and ended as a copy whose message is older than the stream
+                # Its fact may still be on its way; or it was put aside, and ended as a copy of an older message.
+                if now > self._unheard.setdefault((account.stream, seq), now) + _HEARSAY:
+                    account.expired.discard(seq)
+                    del self._unheard[account.stream, seq]
             elif seq > delivered or now > mortal.expires + patience:
                 await self._tell(account, seq, mortal)
+                self._unheard.pop((account.stream, seq), None)
                 account.expired.discard(seq)
 
     def forget(self, stream: str, upto: int, accounts: list[Account]) -> None:

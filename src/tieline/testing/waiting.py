@@ -12,13 +12,13 @@ __all__ = ["eventually"]
 
 @overload
 async def eventually[T](
-    check: Callable[[], Awaitable[T | None]], *, what: str, within: float = 10.0, every: float = 0.02
+    check: Callable[[], Awaitable[T | None]], *, what: str, within: float = 30.0, every: float = 0.02
 ) -> T: ...
 @overload
 async def eventually[T](
-    check: Callable[[], T | None], *, what: str, within: float = 10.0, every: float = 0.02
+    check: Callable[[], T | None], *, what: str, within: float = 30.0, every: float = 0.02
 ) -> T: ...
-async def eventually(check: Callable[[], object], *, what: str, within: float = 10.0, every: float = 0.02) -> object:
+async def eventually(check: Callable[[], object], *, what: str, within: float = 30.0, every: float = 0.02) -> object:
     """The first truthy value of ``check()``, which may be async and is called at once and then ``every`` so often.
 
     After ``within`` seconds, also in the middle of a check: `AssertionError` with ``what`` was awaited and the last

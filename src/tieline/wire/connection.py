@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +11,17 @@ import natsio
 
 from tieline.errors import Unreachable
 from tieline.settings import ConnectionSettings
+from tieline.wire.credentials import read_credentials
 
-__all__ = ["ApiError", "Connection", "Listening", "NoAnswer", "Received", "headers_of"]
+__all__ = ["ApiError", "Connection", "Forbidden", "Listening", "NoAnswer", "Received", "headers_of"]
+
+log = logging.getLogger("tieline.connection")
 
 type Received = natsio.Msg
 
 _RECONNECT_FIRST = 0.1  # seconds; a restarted server is met within this and the jitter
 _RECONNECT_LAST = 2.0
+_VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(\S+)"', re.IGNORECASE)
 
 
 def headers_of(received: Received) -> dict[str, str]:
@@ -28,6 +34,10 @@ class NoAnswer(Exception):
     """A request got no reply in time, or nobody listens. Not a "no": what was asked may still happen."""
 
 
+class Forbidden(NoAnswer):
+    """Our credentials do not allow us to publish there. The server says so at once and answers nothing."""
+
+
 class ApiError(Exception):
     """The JetStream API answered with an error. Go by ``err_code`` (ADR-7), never by ``code``."""
 
@@ -36,6 +46,40 @@ class ApiError(Exception):
         self.err_code = int(error.get("err_code", 0))
         self.description = str(error.get("description", "unknown error"))
         super().__init__(f"{self.description} (err_code {self.err_code})")
+
+
+class _Asking:
+    """One request on its way. The server's no to a publish names the subject only, so all that wait for one hear it.
+
+    Like `asyncio.timeout`, but raises `Forbidden`.
+    """
+
+    __slots__ = ("_all", "_before", "_forbidden", "_subject", "_task")
+
+    def __init__(self, everyone: dict[str, list["_Asking"]], subject: str) -> None:
+        self._all = everyone
+        self._subject = subject
+        self._task = asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+        self._forbidden = False
+
+    def forbid(self) -> None:
+        if self._task is not None and not self._forbidden:
+            self._forbidden = True
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._all.setdefault(self._subject, []).append(self)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        others = self._all[self._subject]
+        others.remove(self)
+        if not others:
+            del self._all[self._subject]
+        if self._forbidden and self._task is not None:
+            left = self._task.uncancel()
+            if kind is asyncio.CancelledError and left <= self._before:
+                raise Forbidden(f"{self._subject}: the credentials of this process do not allow it") from None
 
 
 class Listening:
@@ -55,7 +99,8 @@ class Listening:
 class Connection:
     """A connection that reconnects by itself for ``settings.reconnect`` seconds and then is lost for good.
 
-    Reconnects are seen by ``on_reconnect`` listeners. `lost` is done with `Unreachable` when it will not come back,
+    Reconnects are seen by ``on_reconnect`` listeners, and by ``on_forbidden`` ones each subject that our credentials do
+    not let us publish to or listen on. `lost` is done with `Unreachable` when it will not come back,
     so a process can end with an error instead of idling for ever.
     """
 
@@ -66,6 +111,9 @@ class Connection:
         self._closing = False
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_reconnect: list[Callable[[], None]] = []
+        self.on_forbidden: list[Callable[[str], None]] = []
+        self._asking: dict[str, list[_Asking]] = {}  # by subject: the server names that of what it does not allow
+        self._told: set[str] = set()  # what was not allowed and is in the log
         self._watch = asyncio.create_task(self._follow(), name="tieline-connection")
 
     @classmethod
@@ -76,7 +124,7 @@ class Connection:
             name=name,
             connect_timeout=settings.connect_timeout,
             request_timeout=settings.request_timeout,
-            inbox_prefix=settings.inbox_prefix,
+            inbox_prefix=_inbox(settings),
             credentials=settings.credentials,
             tls=_tls(settings),
             max_reconnect_attempts=-1,
@@ -122,9 +170,11 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         wait: float | None = None,
     ) -> Received:
-        """The one reply to a request. `NoAnswer` where nobody listens or none came; `Unreachable` when closed."""
+        """The one reply to a request. `NoAnswer` where nobody listens or none came, `Forbidden` (at once) where our
+        credentials do not allow it; `Unreachable` when closed."""
         try:
-            return await self._client.request(subject, payload, timeout=wait, headers=headers)
+            with _Asking(self._asking, subject):
+                return await self._client.request(subject, payload, timeout=wait, headers=headers)
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
         except (natsio.NoRespondersError, natsio.TimeoutError, natsio.ReconnectBufExceededError) as error:
@@ -134,10 +184,11 @@ class Connection:
         """All replies of a batched direct get, up to the end-of-batch status (ADR-31). `NoAnswer` where none came."""
         replies: list[Received] = []
         try:
-            async for reply in self._client.request_many(subject, payload, timeout=self._settings.request_timeout):
-                replies.append(reply)
-                if reply.status is not None:
-                    return replies
+            with _Asking(self._asking, subject):
+                async for reply in self._client.request_many(subject, payload, timeout=self._settings.request_timeout):
+                    replies.append(reply)
+                    if reply.status is not None:
+                        return replies
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
         raise NoAnswer(f"{subject}: {len(replies)} replies and no end of the batch")
@@ -199,10 +250,25 @@ class Connection:
                         self._budget = None
                     for listener in self.on_reconnect:
                         listener()
+                case natsio.ErrorOccurred(error=natsio.PermissionsViolationError() as error):
+                    self._forbidden(str(error))
                 case natsio.Closed():
                     self._give_up()
                 case _:
                     pass
+
+    def _forbidden(self, violation: str) -> None:
+        """End what waits for an answer that the server will not give, and say once what it does not allow."""
+        found = _VIOLATION.search(violation)
+        verb, subject = (found[1].lower(), found[2]) if found else ("", violation)
+        if subject not in self._told:
+            self._told.add(subject)
+            verb = "listen on" if verb == "subscription" else "publish to"
+            log.error("the credentials of this process do not let it %s %s (tieline creds --explain)", verb, subject)
+        for asking in self._asking.get(subject, ()):
+            asking.forbid()
+        for listener in list(self.on_forbidden):
+            listener(subject)
 
     def _give_up(self) -> None:
         if self._closing or self.lost.done():
@@ -217,6 +283,13 @@ class Connection:
 
     def _gone(self, error: Exception) -> Unreachable:
         return Unreachable(f"the NATS connection is closed: {error}")
+
+
+def _inbox(settings: ConnectionSettings) -> str:
+    """The inbox that our credentials give us; what the setting says goes before it."""
+    if settings.credentials is None or settings.inbox_prefix != "_INBOX":
+        return settings.inbox_prefix
+    return read_credentials(settings.credentials).inbox
 
 
 def _tls(settings: ConnectionSettings) -> natsio.TLSConfig | None:

@@ -38,6 +38,7 @@ class PullConsumer:
         self.stream = stream
         self.durable = durable
         self._connection = connection
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._arrived: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._asked = 0  # deliveries the server still owes us; written by fetch and the inbox, same loop
@@ -49,6 +50,7 @@ class PullConsumer:
         self._stale: list[Listening] = []  # inboxes of forgotten pulls, until none of those can bring anything
         self._beside: set[asyncio.Task[None]] = set()
         connection.on_reconnect.append(self._forget)
+        connection.on_forbidden.append(self._forbidden)
 
     async def fetch(self, most: int) -> list[Delivery]:
         """Between one and ``most`` deliveries, as soon as there is one; at most ``most`` are ever on their way.
@@ -80,6 +82,8 @@ class PullConsumer:
 
     async def close(self) -> None:
         """Stop pulling and hand back at once what arrived and nobody took."""
+        if self._forbidden in self._connection.on_forbidden:
+            self._connection.on_forbidden.remove(self._forbidden)
         if self._forget in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self._forget)
         for listening in (*self._stale, *([self._listening] if self._listening is not None else [])):
@@ -103,7 +107,7 @@ class PullConsumer:
         self._asked += missing
         pull = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
         await self._connection.send(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}",
+            self._next,
             json.dumps(pull).encode(),
             reply=f"{self._inbox}.{next(self._pulls)}",
         )
@@ -161,6 +165,14 @@ class PullConsumer:
             self._stale.append(stale)
             asyncio.get_running_loop().call_later(_EXPIRES, self._retire, stale)
         self._wake.set()
+
+    def _forbidden(self, subject: str) -> None:
+        if subject == self._next:
+            self._failure = ConsumerGone(
+                f"consumer {self.durable!r} of stream {self.stream!r} may not be pulled with the credentials of this "
+                "process; are they those of another agent? (tieline creds --explain)"
+            )
+            self._wake.set()
 
     def _retire(self, stale: Listening) -> None:
         if stale in self._stale:

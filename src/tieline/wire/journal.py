@@ -93,16 +93,16 @@ class Journal:
             if not page or len(found) >= int(info.get("total", 0)):
                 return found
 
-    async def newer(self, pattern: str, after: int) -> tuple[dict[str, Record], int]:
-        """What was recorded on ``pattern`` after a sequence of the stream, and the sequence to ask after next time.
+    async def newer(self, stream: str, pattern: str, after: int) -> tuple[dict[str, Record], int]:
+        """What ``stream`` has on ``pattern`` after a sequence, and the sequence to ask after next time.
 
         Not more than one page, oldest first: ask until there is nothing. `Unsettled` when the server does not answer.
         """
         body = json.dumps({"seq": after + 1, "next_by_subj": pattern, "batch": _BATCH}).encode()
         try:
-            replies = await self._connection.request_all(f"$JS.API.DIRECT.GET.{_STREAM}", body)
+            replies = await self._connection.request_all(f"$JS.API.DIRECT.GET.{stream}", body)
         except NoAnswer as silence:
-            raise Unsettled(f"the journal (stream {_STREAM}) does not answer: {silence}") from silence
+            raise Unsettled(f"the stream {stream} does not answer: {silence}") from silence
         found = [(headers_of(reply), reply.payload) for reply in replies if reply.status is None]
         records = {told["Nats-Subject"]: record_in(payload) for told, payload in found}
         return records, max((int(told["Nats-Sequence"]) for told, _ in found), default=after)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import natsio
 
 from tieline import headers as names
-from tieline.errors import NotAccepted, Unconfirmed
+from tieline.errors import Denied, NotAccepted, Unconfirmed
 from tieline.settings import PublishSettings
-from tieline.wire.connection import Connection, NoAnswer
+from tieline.wire.connection import Connection, Forbidden, NoAnswer
 
 __all__ = ["PubAck", "Publisher"]
 
@@ -49,8 +49,9 @@ class Publisher:
         """The server's acknowledgement. ``headers`` must carry a ``Nats-Msg-Id``.
 
         Tries again with the same id through timeouts, missing leaders and ingest limits until ``patience`` is over,
-        then raises `NotAccepted`; at once where trying again cannot help. Raises `Unreachable` when the connection is
-        closed. A cancelled or timed-out publish may have been stored all the same: the id makes a repeat harmless.
+        then raises `NotAccepted`; at once where trying again cannot help, and `Denied` where our credentials do not
+        allow it. Raises `Unreachable` when the connection is closed. A cancelled or timed-out publish may have been
+        stored all the same: the id makes a repeat harmless.
         """
         if not self.fits(payload, headers):
             raise NotAccepted(
@@ -76,6 +77,8 @@ class Publisher:
     async def _once(self, subject: str, payload: bytes, headers: Mapping[str, str], wait: float) -> PubAck:
         try:
             reply = await self._connection.request(subject, payload, headers, max(wait, 0.01))
+        except Forbidden as forbidden:
+            raise Denied(f"{forbidden}. {_remedy(subject)}", subject=subject) from forbidden
         except NoAnswer as silence:
             raise _Passing(str(silence), 0) from silence
         except (natsio.NATSError, UnicodeError) as error:
@@ -103,6 +106,20 @@ class Publisher:
             subject=subject,
             err_code=passing.err_code,
         )
+
+
+def _remedy(subject: str) -> str:
+    """What has to be declared for credentials to allow it."""
+    first, _, rest = subject.partition(".")
+    match first:
+        case "tool":
+            declare = f"calls=(the tool {rest.removeprefix('call.')},)"
+        case "schedule" | "state" | "partial" | "$O":
+            uses = {"schedule": "delays", "state": "state", "partial": "models", "$O": "large"}[first]
+            declare = f'uses=("{uses}",)'
+        case _:
+            declare = "publishes=(the message of this subject,)"
+    return f"Does the agent declare it, with {declare} in @pod.agent? Then make its credentials anew (tieline creds)"
 
 
 class _Passing(Exception):

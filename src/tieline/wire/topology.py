@@ -18,9 +18,11 @@ from tieline.wire.connection import ApiError, Connection, NoAnswer
 __all__ = [
     "Change",
     "Consumer",
+    "agent_of",
     "apply",
     "consumer_infos",
     "consumers_of",
+    "is_waker",
     "plan",
     "stream_config",
     "stream_infos",
@@ -30,6 +32,7 @@ __all__ = [
 type Config = dict[str, Any]
 type Action = Literal["create", "update", "keep", "refuse", "extra"]
 
+_WAKER = "-waker"
 _MAX_DELIVER = 1000  # a far backstop: attempts are counted by us, because the server counts innocents too
 _MAX_ACK_PENDING = 10_000  # fleet-wide, well above all slots: sleepers and slow handlers never stop the others
 _NANO = 1_000_000_000
@@ -67,7 +70,8 @@ class Change:
 
 
 def consumers_of(pod: Pod) -> list[Consumer]:
-    """The consumers of a pod: one for each agent and stream it takes messages from, and one for each tool."""
+    """The consumers of a pod: one for each agent and stream it takes messages from, one for each tool, and one for each
+    agent's parked messages."""
     found = []
     for agent in pod.agents.values():
         by_stream: dict[str, list[str]] = {}
@@ -79,16 +83,26 @@ def consumers_of(pod: Pod) -> list[Consumer]:
         subject, durable = subjects.tool_call(tool.name), f"tool-{tool.name}"
         stream = pod.stream_of(subject).name
         found.append(Consumer(stream, durable, (subject, *_redrive(pod, stream, durable)), tool.limits))
-    if pod.agents:
+    for name in pod.agents:
         # Answers that may come long after their asker parked; whichever process gets one brings the message back.
-        kinds = [subjects.step_filter(agent, kind) for agent in pod.agents for kind in ("ask", "human")]
-        found.append(Consumer("STEP", waker_name(pod), tuple(kinds), pod.limits))
+        kinds = tuple(subjects.step_filter(name, kind) for kind in ("ask", "human"))
+        found.append(Consumer("STEP", waker_name(name), kinds, pod.limits))
     return found
 
 
-def waker_name(pod: Pod) -> str:
-    """The consumer that brings parked messages back."""
-    return f"{pod.name}-waker"
+def waker_name(agent: str) -> str:
+    """The consumer that brings an agent's parked messages back."""
+    return f"{agent}{_WAKER}"
+
+
+def is_waker(durable: str) -> bool:
+    """Whether a consumer brings parked messages back: what it takes are records, and no messages."""
+    return durable.endswith(_WAKER)
+
+
+def agent_of(durable: str) -> str:
+    """The agent whose consumer it is, of either kind."""
+    return durable.removesuffix(_WAKER)
 
 
 def _redrive(pod: Pod, stream: str, durable: str) -> tuple[str, ...]:

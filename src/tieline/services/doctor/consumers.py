@@ -6,6 +6,7 @@ from tieline import subjects
 from tieline.services.doctor.finding import Finding, Rule, Severity
 from tieline.services.doctor.observation import ConsumerSeen, Observation, StreamSeen
 from tieline.services.doctor.remedy import edit_consumer, recreate
+from tieline.wire.topology import agent_of
 
 __all__ = ["RULES", "judge"]
 
@@ -179,9 +180,8 @@ def _unpulled(seen: Observation) -> Iterator[Finding]:
 
 
 def _process(consumer: ConsumerSeen) -> str:
-    """The process of a pod that pulls it: tools share one, which also brings parked messages back."""
-    shared = consumer.name.startswith("tool-") or consumer.name == f"{consumer.pod}-waker"
-    return "tools" if shared else consumer.name
+    """The process of a pod that pulls it: tools share one, and an agent's brings its parked messages back."""
+    return "tools" if consumer.name.startswith("tool-") else agent_of(consumer.name)
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:

@@ -10,7 +10,7 @@ from tieline import Conversation
 __all__ = ["comp_pull"]
 
 
-@pod.agent(name="comp-pull")
+@pod.agent(name="comp-pull", publishes=(Answer,), calls=(tools.comps,))
 async def comp_pull(intent: HomeResearch, call: Conversation) -> None:
     """Pull comparable sales and give a price with its range."""
     say, offers = await or_sorry(_valued(intent, call))

@@ -10,7 +10,7 @@ from tieline import Conversation
 __all__ = ["listing_search"]
 
 
-@pod.agent(name="listing-search")
+@pod.agent(name="listing-search", publishes=(Answer,), calls=(tools.web,))
 async def listing_search(intent: HomeSearch, call: Conversation) -> None:
     """Search, and say the first three by their numbers."""
     say, offers = await or_sorry(_found(intent, call))

@@ -10,7 +10,7 @@ from tieline import Conversation
 __all__ = ["mls_lookup"]
 
 
-@pod.agent(name="mls-lookup")
+@pod.agent(name="mls-lookup", publishes=(Answer,), calls=(tools.mls,))
 async def mls_lookup(intent: HomeLookup, call: Conversation) -> None:
     """Look it up by number. The records hold no street addresses, and the caller is told so."""
     say, offers = await or_sorry(_looked_up(intent, call))

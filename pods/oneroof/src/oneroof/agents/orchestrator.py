@@ -31,7 +31,11 @@ def _understanding(call: Conversation) -> understanding.Understanding:
     return Listener(model, call)
 
 
-@pod.agent(name="orchestrator")
+@pod.agent(
+    name="orchestrator",
+    publishes=(HomeSearch, BookViewing, HomeResearch, HomeLookup, Escalation, VoicemailLeft, Spoken),
+    uses=("models",),
+)
 async def orchestrator(said: CallerSaid, call: Conversation) -> None:
     """One turn. The transcript decides everything, so a second run publishes the same, and nothing twice."""
     turn = await _understanding(call)(said.transcript, said.began)

@@ -11,7 +11,7 @@ from tieline import Conversation
 __all__ = ["scheduler"]
 
 
-@pod.agent(name="scheduler")
+@pod.agent(name="scheduler", publishes=(Answer,), calls=(tools.mls, tools.calendar, tools.crm))
 async def scheduler(intent: BookViewing, call: Conversation) -> None:
     """Check the home, take the slot, note the lead. Each is a step: a crash repeats none that was recorded."""
     say, offers = await or_sorry(_booked(intent, call))

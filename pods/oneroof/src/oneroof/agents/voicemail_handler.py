@@ -9,7 +9,7 @@ from tieline import Conversation
 __all__ = ["voicemail_handler"]
 
 
-@pod.agent(name="voicemail-handler")
+@pod.agent(name="voicemail-handler", publishes=(Answer,), calls=(tools.crm,))
 async def voicemail_handler(intent: Escalation, call: Conversation) -> None:
     """Put the caller on the callback list."""
     say, _ = await or_sorry(_escalated(intent, call))
