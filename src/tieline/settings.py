@@ -1,15 +1,21 @@
 """Settings: a frozen tree, checked when made. The environment is read here and nowhere else."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tieline.errors import BadDeclaration, BadSettings
 from tieline.messages import seconds
 
-__all__ = ["Breaker", "ConnectionSettings", "Limits", "PublishSettings", "Rate", "Settings"]
+__all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
+
+
+_GROUPS = ("connection", "publish", "pager")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -131,12 +137,77 @@ class PublishSettings:
             )
 
 
+_QUIET = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)(?: (\S+))?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Hours of every day, such as ``22:00-07:00 Europe/Berlin``; in UTC where no zone is named."""
+
+    start: time
+    end: time
+    zone: ZoneInfo
+
+    @classmethod
+    def parse(cls, text: str) -> "Quiet":
+        """`BadSettings` where it cannot be read."""
+        found = _QUIET.match(text.strip())
+        try:
+            if found is None:
+                raise ValueError(text)
+            hours = [time(int(found[at]), int(found[at + 1])) for at in (1, 3)]
+            return cls(hours[0], hours[1], ZoneInfo(found[5] or "UTC"))
+        except (ValueError, ZoneInfoNotFoundError):
+            raise BadSettings(f"pager.quiet={text!r} is not like '22:00-07:00 Europe/Berlin'") from None
+
+    def holds(self, now: float) -> bool:
+        """Whether ``now`` (seconds since 1970) is within them."""
+        clock = datetime.fromtimestamp(now, self.zone).time()
+        if self.start <= self.end:
+            return self.start <= clock < self.end
+        return clock >= self.start or clock < self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagerSettings:
+    """Whom to tell of dead letters. Without a token and a webhook, the log.
+
+    ``slack_app_token`` lets buttons work. ``quiet`` is when nothing new is told (see `Quiet`), empty for never.
+    """
+
+    slack_token: str = field(default="", repr=False)
+    slack_app_token: str = field(default="", repr=False)
+    slack_channel: str = ""
+    slack_url: str = "https://slack.com/api/"
+    webhook: str = field(default="", repr=False)  # such URLs are secrets
+    webhook_secret: str = field(default="", repr=False)
+    quiet: str = ""
+    every: float = 5.0  # seconds between looks
+
+    def __post_init__(self) -> None:
+        _at_least("pager.every", self.every, 0.05)
+        if self.slack_token and not self.slack_channel:
+            raise BadSettings("pager.slack_token has no slack_channel beside it; give the id of a channel, C…")
+        if self.slack_app_token and not self.slack_token:
+            raise BadSettings("pager.slack_app_token has no slack_token beside it; give the bot's token, xoxb-…")
+        if self.webhook and not self.webhook.startswith(("http://", "https://")):
+            raise BadSettings("pager.webhook is no http:// or https:// URL")
+        if self.quiet:
+            Quiet.parse(self.quiet)
+
+    @property
+    def quiet_hours(self) -> Quiet | None:
+        """When nothing new is told."""
+        return Quiet.parse(self.quiet) if self.quiet else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a process may be told. Defaults are safe; `from_environment` reads ``TIELINE_*``."""
 
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    pager: PagerSettings = field(default_factory=PagerSettings)
     audit: bool = True  # facts go to CALL_AUDIT
     large: int = 512 * 1024  # bytes; a payload or result over it travels in the object store
     metrics_port: int | None = 7777  # where `tieline up` and `tieline metrics` serve; 0 is a free one, None is nowhere
@@ -157,7 +228,7 @@ class Settings:
         given = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith("TIELINE_")}
         settings = cls()
         changes: dict[str, Any] = {}
-        for group in ("connection", "publish"):
+        for group in _GROUPS:
             inner = getattr(settings, group)
             found = {f.name: given.pop(name) for f in fields(inner) if (name := _variable(group, f.name)) in given}
             values = {name: _parsed(group, name, text, getattr(inner, name)) for name, text in found.items()}
@@ -182,7 +253,7 @@ class Settings:
 def variables() -> list[str]:
     """The environment variables that `Settings.from_environment` knows, in order."""
     defaults = Settings()
-    inner = [_variable(group, f.name) for group in ("connection", "publish") for f in fields(getattr(defaults, group))]
+    inner = [_variable(group, f.name) for group in _GROUPS for f in fields(getattr(defaults, group))]
     return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", "TIELINE_METRICS_PORT", "TIELINE_MODEL"]
 
 

@@ -205,7 +205,7 @@ async def forget_ids(bus: Bus) -> None:
 
     await forgotten()
     await asyncio.sleep(0.2)
-    await eventually(forgotten, what="the ids to be forgotten")
+    await eventually(forgotten, what="the ids to be forgotten", every=0.3)
 
 
 async def test_the_third_death_needs_a_person_who_insists(nats_server: Server) -> None:

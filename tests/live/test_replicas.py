@@ -43,11 +43,14 @@ async def test_a_copy_that_lost_messages_is_named_and_comes_back(nats_cluster: C
     await node.embedded.stop()
     rot(streams_of(node) / STREAM)
     await node.restart()
-    damages = await eventually(lambda: damaged(monitors), what="the difference", within=30)
+    damages = await eventually(lambda: damaged(monitors), what="the difference", within=60)
     assert [(one.stream, one.odd) for one in damages] == [(STREAM, (node.config.server_name,))]
-    said = await tieline("audit", "replicas", *options, cwd=tmp_path)
-    assert said.code == 3
-    assert f"stop {node.config.server_name}, remove its folder jetstream" in said.out
+
+    async def named() -> bool:
+        said = await tieline("audit", "replicas", *options, cwd=tmp_path)
+        return said.code == 3 and f"stop {node.config.server_name}, remove its folder jetstream" in said.out
+
+    await eventually(named, what="the command to name the server", within=60)
 
     await node.embedded.stop()
     shutil.rmtree(node.config.data / "jetstream")

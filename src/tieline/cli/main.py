@@ -24,6 +24,7 @@ _COMMANDS = {
     "doctor": "tieline.cli.doctor",
     "audit": "tieline.cli.audit",
     "metrics": "tieline.cli.metrics",
+    "pager": "tieline.cli.pager",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

@@ -106,9 +106,14 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
         group.create_task(host.run())
         stops.append(host.stop)
     if AUDIT in names:
-        from tieline.services import accountant, deadletters  # only where they run: agents do without their weight
+        from tieline.services import (
+            accountant,
+            deadletters,
+            pager,
+        )  # only where they run: agents do without their weight
 
         stop = asyncio.Event()
+        group.create_task(pager.run(bus, stop))
         group.create_task(accountant.run(bus, stop))
         group.create_task(deadletters.run(bus, stop))
         stops.append(stop.set)

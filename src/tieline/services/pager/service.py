@@ -1,0 +1,189 @@
+"""The pager's loop: count, decide, tell, remember. What was told is on the bus, so that any number may run."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tieline.errors import TielineError
+from tieline.runtime import state
+from tieline.runtime.bus import Bus
+from tieline.services.letters.reading import Group, Selection, counted, letters, listed
+from tieline.services.letters.redriving import Order, redrive
+from tieline.services.pager.pages import Page, Saying, Trouble, decide, masked, page_in
+from tieline.services.pager.slack import Slack
+from tieline.services.pager.targets import Log, NotSent, Target, Webhook
+from tieline.wire.connection import ApiError, NoAnswer
+
+__all__ = ["Pager", "run"]
+
+log = logging.getLogger("tieline.pager")
+
+_KEPT = 30 * 86400.0  # seconds that what was told is remembered
+_FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds until somebody who could not be told is told again
+_SHOWN = 10  # letters that Look lists
+
+
+class Pager:
+    """Tells the pod's people of its dead letters. Several may run: one at a time tells, and the next takes over."""
+
+    def __init__(self, bus: Bus) -> None:
+        settings = bus.settings.pager
+        self._bus = bus
+        self._quiet = settings.quiet_hours
+        self._every = settings.every
+        self._place = f"tieline-pager-{bus.pod.name}"
+        self._me = f"{bus.replica}:{os.urandom(4).hex()}"
+        self.targets: list[Target] = []
+        self._slack = Slack(settings, bus.pod.name, self._press) if settings.slack_token else None
+        if self._slack is not None:
+            self.targets.append(self._slack)
+        if settings.webhook:
+            self.targets.append(Webhook(settings, bus.pod.name))
+        if not self.targets:
+            self.targets.append(Log())
+        self._opening: dict[tuple[str, ...], float] = {}  # pages that could not be opened yet: since when
+        self._waits: dict[str, tuple[float, float]] = {}  # who could not be told: until when to wait, and how long
+
+    async def work(self) -> None:
+        """Look for ever."""
+        listening = None if self._slack is None else asyncio.create_task(self._slack.listen(), name="tieline-buttons")
+        try:
+            while True:
+                try:
+                    await self.look()
+                except (TielineError, ApiError, NoAnswer) as error:
+                    log.warning("the pager cannot look now: %s", error)
+                await asyncio.sleep(self._every)
+        finally:
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait((listening,))
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of everybody who is told."""
+        for target in self.targets:
+            await target.close()
+
+    @property
+    def failed(self) -> list[str]:
+        """Who could not be told at the last try."""
+        return list(self._waits)
+
+    async def look(self) -> int:
+        """Look once; how much there was to tell. Raises where the bus does not answer."""
+        troubles = await self._troubles()
+        told = await self._told()
+        if not troubles and not any(told.values()):
+            return 0
+        if not await self._is_mine():
+            return 0
+        now, told = time.time(), await self._told()
+        quiet = self._quiet is not None and self._quiet.holds(now)
+        done = 0
+        for target in self.targets:
+            for saying in decide(troubles, told.get(target.name, ()), now, quiet=quiet):
+                done += await self._tell(target, saying)
+        return done
+
+    async def _tell(self, target: Target, saying: Saying) -> bool:
+        """In this order: tell, then remember. A crash in between tells it twice, and never not at all."""
+        until, waited = self._waits.get(target.name, (0.0, 0.0))
+        if time.monotonic() < until:
+            return False
+        opening = (target.name, *saying.page.counts)
+        if saying.change == "opened":  # tried again, it is the same page, also to who took it and did not say so
+            since = self._opening.setdefault(opening, saying.page.opened)
+            saying = replace(saying, page=replace(saying.page, opened=since))
+        try:
+            page = saying.said(await target.tell(saying))
+        except NotSent as error:
+            wait = min(waited * 2 or _FIRST_WAIT, _LONGEST_WAIT)
+            if not waited:
+                log.error("%s was not told, and will be: %s", target.name, error)
+            self._waits[target.name] = (time.monotonic() + wait, wait)
+            return False
+        self._opening.pop(opening, None)
+        if self._waits.pop(target.name, None) is not None:
+            log.warning("%s is told again", target.name)
+        await self._remember(target.name, page, over=saying.change == "cleared")
+        return True
+
+    async def _troubles(self) -> list[Trouble]:
+        groups = await counted(self._bus.connection, Selection())
+        return [await self._trouble(group) for group in groups]
+
+    async def _trouble(self, group: Group) -> Trouble:
+        selection = Selection(agent=group.agent, cause=group.cause)
+        newest = (await listed(self._bus.connection, selection, 1)).newest
+        example = masked(newest[0].reason) if newest else ""
+        return Trouble(group.agent, group.cause, group.count, group.subjects, example)
+
+    async def _told(self) -> dict[str, list[Page]]:
+        value = (await state.read(self._bus, self._place)).value or {}
+        return {name: [page_in(record) for record in pages] for name, pages in value.get("said", {}).items()}
+
+    async def _is_mine(self) -> bool:
+        """Whether it is ours to tell: we do, or whoever did has not said so for a while."""
+        now = time.time()
+
+        def claim(value: Mapping[str, Any] | None) -> dict[str, Any]:
+            kept = dict(value or {})
+            if kept.get("by") in (None, self._me) or float(kept.get("until", 0)) < now:
+                kept |= {"by": self._me, "until": now + self._every * 3 + 30.0}
+            return kept
+
+        kept = await state.update(self._bus, self._place, claim, os.urandom(8).hex(), _KEPT)
+        return bool(kept["by"] == self._me)
+
+    async def _remember(self, name: str, page: Page, *, over: bool) -> None:
+        def write(value: Mapping[str, Any] | None) -> dict[str, Any]:
+            kept = dict(value or {})
+            said = dict(kept.get("said", {}))
+            others = [
+                record for record in said.get(name, ()) if record["opened"] != page.opened or _other(record, page)
+            ]
+            said[name] = others if over else [*others, page.record()]
+            return {**kept, "said": said}
+
+        await state.update(self._bus, self._place, write, os.urandom(8).hex(), _KEPT)
+
+    async def _press(self, verb: str, agent: str, cause: str, who: str) -> str:
+        """Do what a button says; the answer for who pressed it."""
+        selection = Selection(agent=agent, cause=cause)
+        try:
+            return await (self._shown(selection) if verb == "look" else self._redriven(selection, who))
+        except (TielineError, ApiError, NoAnswer) as error:
+            log.warning("%s of %s (%s) for %s: %s", verb, agent, cause, who, error)
+            return f"that did not work: {masked(str(error))}"
+
+    async def _shown(self, selection: Selection) -> str:
+        listing = await listed(self._bus.connection, selection, _SHOWN)
+        lines = (f"{letter.seq}  {letter.subject}  {masked(letter.reason)}" for letter in listing.newest)
+        return "\n".join([f"{listing.total} dead letters", *lines])
+
+    async def _redriven(self, selection: Selection, who: str) -> str:
+        order = Order(by=who, reason="pressed Redrive in Slack")
+        tally = await redrive(self._bus, letters(self._bus.connection, selection), order)
+        held = [f"{count} held: {reason}" for reason, count in tally.held.items()]
+        return "; ".join([f"{tally.done} sent again", *held])
+
+
+def _other(record: Mapping[str, Any], page: Page) -> bool:
+    return set(record["counts"]) != set(page.counts)
+
+
+async def run(bus: Bus, stop: asyncio.Event) -> None:
+    """Page until ``stop``."""
+    work = asyncio.create_task(Pager(bus).work(), name="tieline-pager")
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if work.done():
+        work.result()
+    work.cancel()
+    await asyncio.wait((work,))
