@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ log = logging.getLogger("tieline.pager")
 
 _KEPT = 30 * 86400.0  # seconds that what was told is remembered
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds until somebody who could not be told is told again
+_FAREWELL = 3.0  # seconds that letting another pager tell may take at the end
 _SHOWN = 10  # letters that Look lists
 
 
@@ -46,6 +48,7 @@ class Pager:
         if not self.targets:
             self.targets.append(Log())
         self._opening: dict[tuple[str, ...], float] = {}  # pages that could not be opened yet: since when
+        self._mine = False
         self._waits: dict[str, tuple[float, float]] = {}  # who could not be told: until when to wait, and how long
 
     async def work(self) -> None:
@@ -65,9 +68,13 @@ class Pager:
             await self.close()
 
     async def close(self) -> None:
-        """Let go of everybody who is told."""
+        """Let go of everybody who is told, and let another pager tell them."""
         for target in self.targets:
             await target.close()
+        if self._mine:
+            with suppress(TielineError, TimeoutError):  # else another one waits a little
+                async with asyncio.timeout(_FAREWELL):
+                    await self._change(lambda kept: {**kept, "by": None})
 
     @property
     def failed(self) -> list[str]:
@@ -131,18 +138,17 @@ class Pager:
         """Whether it is ours to tell: we do, or whoever did has not said so for a while."""
         now = time.time()
 
-        def claim(value: Mapping[str, Any] | None) -> dict[str, Any]:
-            kept = dict(value or {})
+        def claim(kept: dict[str, Any]) -> dict[str, Any]:
             if kept.get("by") in (None, self._me) or float(kept.get("until", 0)) < now:
                 kept |= {"by": self._me, "until": now + self._every * 3 + 30.0}
             return kept
 
-        kept = await state.update(self._bus, self._place, claim, os.urandom(8).hex(), _KEPT)
-        return bool(kept["by"] == self._me)
+        kept = await self._change(claim)
+        self._mine = bool(kept["by"] == self._me)
+        return self._mine
 
     async def _remember(self, name: str, page: Page, *, over: bool) -> None:
-        def write(value: Mapping[str, Any] | None) -> dict[str, Any]:
-            kept = dict(value or {})
+        def write(kept: dict[str, Any]) -> dict[str, Any]:
             said = dict(kept.get("said", {}))
             others = [
                 record for record in said.get(name, ()) if record["opened"] != page.opened or _other(record, page)
@@ -150,7 +156,15 @@ class Pager:
             said[name] = others if over else [*others, page.record()]
             return {**kept, "said": said}
 
-        await state.update(self._bus, self._place, write, os.urandom(8).hex(), _KEPT)
+        await self._change(write)
+
+    async def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Write what is remembered, over what anybody wrote before."""
+        key = os.urandom(8).hex()
+        became: dict[str, Any] = await state.update(
+            self._bus, self._place, lambda value: change(dict(value or {})), key, _KEPT
+        )
+        return became
 
     async def _press(self, verb: str, agent: str, cause: str, who: str) -> str:
         """Do what a button says; the answer for who pressed it."""
