@@ -261,3 +261,4 @@ async def serving(handler: Callable[[web.Request], Awaitable[web.StreamResponse]
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
     finally:
         await runner.cleanup()
+        await asyncio.sleep(0.1)  # what it closed is gone a turn of the loop later

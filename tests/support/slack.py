@@ -89,3 +89,4 @@ async def slack_server(port: int = 0) -> AsyncIterator[Slack]:
     finally:
         await asyncio.gather(*(socket.close() for socket in slack.sockets))
         await runner.cleanup()
+        await asyncio.sleep(0.1)  # what it closed is gone a turn of the loop later
