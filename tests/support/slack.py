@@ -87,6 +87,7 @@ async def slack_server(port: int = 0) -> AsyncIterator[Slack]:
     try:
         yield slack
     finally:
+        await site.stop()  # first: who is closed comes back at once
         await asyncio.gather(*(socket.close() for socket in slack.sockets))
         await runner.cleanup()
         await asyncio.sleep(0.1)  # what it closed is gone a turn of the loop later

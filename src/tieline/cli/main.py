@@ -25,6 +25,7 @@ _COMMANDS = {
     "audit": "tieline.cli.audit",
     "metrics": "tieline.cli.metrics",
     "pager": "tieline.cli.pager",
+    "torture": "tieline.cli.torture",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

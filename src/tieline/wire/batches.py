@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tieline.wire.connection import ApiError, Connection, Received
 
-__all__ = ["store_together"]
+__all__ = ["Outgoing", "store_together"]
 
 type Outgoing = tuple[str, bytes, Mapping[str, str]]
 
