@@ -169,7 +169,7 @@ async def test_what_was_cut_off_is_sent_once(
     async def booking(intent: Book, _: Conversation) -> None:
         ran.append(intent.call_id)
 
-    async with at_work(pod, settings(nats_server.url, audit=True, patience=0.3), "booking") as office:
+    async with at_work(pod, settings(nats_server.url, audit=True, patience=3.0), "booking") as office:
         bus = office.bus
         if not working:
             office.host.stop()
