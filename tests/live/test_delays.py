@@ -32,7 +32,7 @@ async def test_a_delayed_message_arrives_when_it_is_due_with_its_conversation(na
         assert got == [("now", "now")]
         await eventually(lambda: len(got) == 3, what="all")
         [brief] = await stored(office.bus, "call.intent.brief")
-        assert brief.headers.get("Nats-TTL") == "2"
+        assert brief.headers.get("Nats-TTL") == "20"
     assert sorted(got) == [("brief", "brief"), ("later", "a b"), ("now", "now")]
 
 

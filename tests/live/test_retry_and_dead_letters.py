@@ -142,7 +142,7 @@ async def test_a_ttl_that_ends_before_the_next_attempt_makes_a_dead_letter(nats_
     pod = Pod("office")
     ran: list[int] = []
 
-    @pod.agent(limits=Limits(first_retry=30.0))
+    @pod.agent(limits=Limits(first_retry=60.0))
     async def booking(_: Brief, call: Conversation) -> None:
         ran.append(call.attempt)
         raise LookupError("no line free")

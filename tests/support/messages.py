@@ -15,7 +15,7 @@ class Booked(Message, subject="call.intent.booked"):
     lead: str = ""
 
 
-class Brief(Message, subject="call.intent.brief", ttl="2s"):
+class Brief(Message, subject="call.intent.brief", ttl="20s"):
     call_id: str
 
 

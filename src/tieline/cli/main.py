@@ -26,6 +26,8 @@ _COMMANDS = {
     "metrics": "tieline.cli.metrics",
     "pager": "tieline.cli.pager",
     "torture": "tieline.cli.torture",
+    "tenant": "tieline.cli.tenant",
+    "creds": "tieline.cli.creds",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

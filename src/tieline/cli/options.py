@@ -1,9 +1,11 @@
 """What the commands' options have in common, and the connection they give."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ from tieline.messages import seconds
 from tieline.settings import Settings
 from tieline.wire.connection import Connection
 
-__all__ = ["JsonOption", "PodArgument", "ServerOption", "connected", "moment", "settings_of", "urls_of"]
+__all__ = ["JsonOption", "PodArgument", "ServerOption", "byte_count", "connected", "moment", "settings_of", "urls_of"]
 
 ServerOption = Annotated[
     list[str] | None,
@@ -58,10 +60,24 @@ def moment(option: str, text: str, others: str = "") -> datetime:
         ) from None
 
 
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def byte_count(option: str, text: str) -> int:
+    """The bytes that an option gives: ``10GB``, ``512KiB``. `BadSettings` says what it takes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if found is None or found[2].upper() not in _UNITS:
+        raise BadSettings(f"{option} {text!r} is not understood; write it like 10GB or 512KiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
 @asynccontextmanager
-async def connected(servers: list[str] | None) -> AsyncIterator[Connection]:
+async def connected(servers: list[str] | None, credentials: Path | None = None) -> AsyncIterator[Connection]:
     """A connection for one command. Raises `Unreachable` where no server answers."""
-    connection = await Connection.open(settings_of(servers).connection, "tieline-cli")
+    settings = settings_of(servers).connection
+    if credentials is not None:
+        settings = replace(settings, credentials=credentials)
+    connection = await Connection.open(settings, "tieline-cli")
     try:
         yield connection
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ import typer
 
 from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
+from tieline.cli.tenant import KEYS, KeysOption
+from tieline.deploy.keys import Keys
+from tieline.deploy.residence import Residence
 from tieline.errors import BadSettings, ServerFailed, first_of
 from tieline.pod import Pod
 from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig
@@ -28,6 +32,15 @@ _DATA = Path(".tieline")
 type _Own = EmbeddedServer | EmbeddedCluster
 
 
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The server: our own, or elsewhere; and as which tenant."""
+
+    own: _Own | None
+    urls: tuple[str, ...]
+    residence: Residence | None
+
+
 def up(
     pod: PodArgument,
     port: Annotated[int | None, typer.Option(help="Port of the server; 0 for a free one.", show_default="4222")] = None,
@@ -40,6 +53,13 @@ def up(
     servers: Annotated[
         int, typer.Option(help="How many servers to start: 3 make a cluster, whose streams have three replicas.")
     ] = 1,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Run as this tenant, each process with credentials of its own; our server then lets in no one else."
+        ),
+    ] = None,
+    keys: KeysOption = KEYS,
     server: Annotated[
         list[str] | None,
         typer.Option("--server", metavar="URL", help="Use a server that runs elsewhere instead of starting one."),
@@ -61,18 +81,23 @@ def up(
     config = None
     if not urls:
         config = ServerConfig(data=data or _DATA, port=_PORT if port is None else port, monitor_port=monitor_port)
+    residence = None if tenant is None else Residence(Keys(keys), tenant, declared)
+    if residence is not None and config is not None:
+        config = replace(config, operator=residence.settled())
     own = None if config is None else EmbeddedServer(config) if servers == 1 else EmbeddedCluster(config, servers)
-    asyncio.run(_up(pod, declared, own, urls, ForScripts() if json else ForPeople()))
+    asyncio.run(_up(pod, declared, _Where(own, urls, residence), ForScripts() if json else ForPeople()))
     return 0
 
 
-async def _up(reference: str, pod: Pod, own: _Own | None, urls: tuple[str, ...], screen: Screen) -> None:
-    signals = StopSignals()
-    async with own or nullcontext() as server:
-        urls = urls if server is None else server.urls
-        await _apply(pod, urls)
+async def _up(reference: str, pod: Pod, where: _Where, screen: Screen) -> None:
+    signals, residence = StopSignals(), where.residence
+    async with where.own or nullcontext() as server:
+        urls = where.urls if server is None else server.urls
         metered = Settings.from_environment().metrics_port is not None
         supervisor, processes = Supervisor(reference, urls), processes_of(pod, metrics=metered)
+        if residence is not None:
+            processes = await residence.admitted(processes, urls)
+        await _apply(pod, urls, None if residence is None else residence.operator)
 
         def running() -> Running:
             pids = {process.name: supervisor.pid(process.name) for process in processes}
@@ -91,8 +116,8 @@ async def _become_ready(supervisor: Supervisor, screen: Screen, running: Callabl
     screen.ready(running())
 
 
-async def _apply(pod: Pod, urls: tuple[str, ...]) -> None:
-    async with connected(list(urls)) as connection:
+async def _apply(pod: Pod, urls: tuple[str, ...], credentials: Path | None) -> None:
+    async with connected(list(urls), credentials) as connection:
         for change in await topology.apply(connection, pod):
             if change.action in ("refuse", "keep"):
                 what = f"{change.kind} {change.name}: {change.field} stays {change.have!r}"

@@ -2,7 +2,16 @@
 
 from tieline.server.binary import find_binary
 from tieline.server.cluster import EmbeddedCluster
-from tieline.server.config import Routes, ServerConfig, Tls, render
+from tieline.server.config import OperatorMode, Routes, ServerConfig, Tls, render
 from tieline.server.embedded import EmbeddedServer
 
-__all__ = ["EmbeddedCluster", "EmbeddedServer", "Routes", "ServerConfig", "Tls", "find_binary", "render"]
+__all__ = [
+    "EmbeddedCluster",
+    "EmbeddedServer",
+    "OperatorMode",
+    "Routes",
+    "ServerConfig",
+    "Tls",
+    "find_binary",
+    "render",
+]

@@ -1,12 +1,13 @@
 """What the embedded server is told: a frozen value, and its text in nats.conf syntax."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tieline.errors import BadSettings
 
-__all__ = ["Routes", "ServerConfig", "Tls", "render"]
+__all__ = ["OperatorMode", "Routes", "ServerConfig", "Tls", "render"]
 
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+\Z")
 _HIGHEST_PORT = 65535
@@ -52,6 +53,20 @@ class Tls:
     def __post_init__(self) -> None:
         if self.verify and self.ca is None:
             raise BadSettings("tls.verify needs tls.ca: the certificates of clients are checked by it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorMode:
+    """The server lets in only who shows a user's JWT of an account that its operator signed: tenants are accounts."""
+
+    jwt: str
+    """The operator's own."""
+
+    system_account: str
+    """The public key of the account that may tell it of others."""
+
+    accounts: Mapping[str, str] = field(repr=False)
+    """JWTs of accounts by public key, known from the start; more are told while it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +118,9 @@ class ServerConfig:
     routes: Routes | None = None
     """The rest of the cluster; None for a server of its own."""
 
+    operator: OperatorMode | None = None
+    """Tenants; None: whoever reaches the port is let in."""
+
     def __post_init__(self) -> None:
         _check_port("port", self.port)
         if self.monitor_port is not None:
@@ -131,6 +149,10 @@ def render(config: ServerConfig) -> str:
         lines += ["tls {", *(f"  {line}" for line in _tls(config.tls)), "}", ""]
     if config.routes is not None:
         lines += [*_cluster(config, config.routes), ""]
+        if config.operator is None:
+            lines += [*_one_account(config.routes), ""]
+    if config.operator is not None:
+        lines += [*_operator(config.operator, config.data / "accounts"), ""]
     return "\n".join(lines)
 
 
@@ -175,7 +197,6 @@ def _tls(tls: Tls) -> list[str]:
 
 def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
     others = ", ".join(_quoted(f"nats-route://{other}") for other in routes.others)
-    account = _quoted(routes.account)
     # Routes are verified both ways: whoever may speak as a server may read everything.
     tls = [] if config.tls is None else ["  tls {", *(f"    {line}" for line in _tls(config.tls)), "  }"]
     return [
@@ -184,10 +205,15 @@ def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
         f"  host: {_quoted(config.host)}",
         f"  port: {routes.port}",
         f"  routes: [{others}]",
-        f"  accounts: [{account}]",
+        *([] if config.operator is not None else [f"  accounts: [{_quoted(routes.account)}]"]),
         *tls,
         "}",
-        "",
+    ]
+
+
+def _one_account(routes: Routes) -> list[str]:
+    account = _quoted(routes.account)
+    return [
         "accounts {",
         '  "SYS" { users: [] }',
         f"  {account} {{",
@@ -197,6 +223,17 @@ def _cluster(config: ServerConfig, routes: Routes) -> list[str]:
         "}",
         'system_account: "SYS"',
         'no_auth_user: "local"',
+    ]
+
+
+def _operator(mode: OperatorMode, folder: Path) -> list[str]:
+    return [
+        f"operator: {_quoted(mode.jwt)}",
+        f"system_account: {_quoted(mode.system_account)}",
+        f'resolver {{ type: full, dir: {_quoted(str(folder.absolute()))}, allow_delete: true, interval: "2m" }}',
+        "resolver_preload {",
+        *(f"  {_quoted(account)}: {_quoted(jwt)}" for account, jwt in sorted(mode.accounts.items())),
+        "}",
     ]
 
 

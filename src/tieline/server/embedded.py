@@ -173,7 +173,9 @@ class EmbeddedServer:
         except OSError as error:
             self._check_alive(since)
             raise self._failure(str(error), since) from error
-        if recovered < expected and self.config.routes is None:  # in a cluster the others have what is missing
+        if (
+            recovered is not None and recovered < expected and self.config.routes is None
+        ):  # in a cluster the others have what is missing
             # The server goes on without a stream it cannot read; the next `apply` would make an empty one in its place.
             raise self._failure(
                 f"{expected - recovered} of {expected} streams under {data} could not be recovered; restore the folder "

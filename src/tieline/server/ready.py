@@ -44,15 +44,19 @@ def _port_of(urls: list[str]) -> int | None:
     return urlsplit(urls[0]).port if urls else None
 
 
-async def recovered_streams(host: str, port: int, tls: Tls | None) -> int:
-    """How many streams JetStream has, once it answers. Raises `OSError` where the connection fails or ends.
+async def recovered_streams(host: str, port: int, tls: Tls | None) -> int | None:
+    """How many streams JetStream has, once it answers; None where it does not talk to strangers.
+
+    Raises `OSError` where the connection fails or ends.
 
     Spoken by hand on a bare socket: one line each way does not need a client.
     """
     reader, writer = await asyncio.open_connection(host, port)
     try:
+        info = await reader.readline()  # comes first, and in the clear
+        if info.startswith(b"INFO ") and json.loads(info[5:]).get("auth_required"):
+            return None  # it is there; who wants to ask more has to say who they are
         if tls is not None:
-            await reader.readline()  # INFO comes first, in the clear
             await writer.start_tls(_context(tls))
         writer.write(_CONNECT + _LISTEN)
         while line := await _heard(reader, writer):

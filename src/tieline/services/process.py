@@ -1,6 +1,6 @@
 """One process of a pod: what `tieline up` starts, and what `tieline run` does. Needs neither typer nor rich.
 
-``python -m tieline.services.process [--server URL] POD NAME…``
+``python -m tieline.services.process [--server URL] [--credentials FILE] POD NAME…``
 """
 
 import argparse
@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tieline.errors import BadDeclaration, BadSettings, TielineError, first_of
 from tieline.pod import Pod
@@ -164,6 +165,7 @@ def _main() -> int:
     parser.add_argument("pod")
     parser.add_argument("names", nargs="+")
     parser.add_argument("--server", action="append", default=[])
+    parser.add_argument("--credentials", type=Path)
     parser.add_argument("--ready-fd", type=int)
     parser.add_argument("--parent", type=int)
     given = parser.parse_args()
@@ -180,6 +182,8 @@ def _main() -> int:
         settings = Settings.from_environment()
         if given.server:
             settings = replace(settings, connection=replace(settings.connection, servers=tuple(given.server)))
+        if given.credentials is not None:
+            settings = replace(settings, connection=replace(settings.connection, credentials=given.credentials))
         return run_process(load_pod(given.pod), given.names, settings, on_ready)
     except TielineError as error:
         print(f"error: {error}", file=sys.stderr)

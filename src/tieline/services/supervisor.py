@@ -5,6 +5,7 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +34,8 @@ class Process:
     name: str
     consumes: tuple[str, ...]
     grace: float
+    credentials: Path | None = None
+    """What it connects with; None: what the environment says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ class Supervisor:
 
     async def _spawned(self, process: Process) -> Child:
         servers = [part for url in self._servers for part in ("--server", url)]
+        if process.credentials is not None:
+            servers += ["--credentials", str(process.credentials.absolute())]
         return await Child.start([*servers, self._reference, process.name])
 
     async def _keep(self, kept: _Kept) -> None:

@@ -20,6 +20,8 @@ from tieline.wire.journal import Record, record_in
 
 __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
+_BEFORE = 1e-6  # seconds
+
 type Kind = Literal[
     "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
     "breaker", "model", "expired", "redriven", "dropped", "edited",
@@ -71,7 +73,7 @@ async def timeline(
     as redacted, wherever they stand. Raises `NotApplied` where a stream does not exist.
     """
     audit = Feed(connection, "CALL_AUDIT", [subjects.audit(conversation)], start=1, to_end=True)
-    facts = [{"at": one.stored} | fact async for one in audit if (fact := fact_in(one)) is not None]
+    facts = _in_order([{"at": one.stored} | fact async for one in audit if (fact := fact_in(one)) is not None])
     records: dict[str, tuple[Record, float]] = {}
     async for delivery in Feed(connection, "STEP", [subjects.steps_in("*", conversation)], start=1, to_end=True):
         records[delivery.subject] = (record_in(delivery.payload), delivery.stored)
@@ -81,6 +83,22 @@ async def timeline(
     telling = _Telling(facts, records, letters, redact)
     entries = sorted(telling.entries(), key=lambda entry: entry.at)
     return Timeline(_summary(conversation, facts, records, entries, await Consumers.now(connection)), tuple(entries))
+
+
+def _in_order(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A publisher tells its fact when it has the acknowledgement. Whoever handled the message may have been faster,
+    and did so afterwards all the same."""
+    began: dict[str, float] = {}
+    for fact in facts:
+        message = str(fact.get("origin", "")).rpartition("-")[0]  # <stream>-<seq>-<time>
+        took = fact.get("took")
+        at = fact["at"] - (took if isinstance(took, int | float) else 0.0)
+        began[message] = min(at, began.get(message, at))
+    for fact in facts:
+        if fact.get("fact") == "published":
+            handled = began.get(f"{fact.get('stream')}-{fact.get('seq')}", fact["at"])
+            fact["at"] = min(fact["at"], handled - _BEFORE)
+    return facts
 
 
 async def _dead_letters(connection: Connection, token: str) -> list[tuple[Record, float]]:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import natsio
 
-from tieline.errors import Unreachable
+from tieline.errors import BadSettings, Unreachable
 from tieline.settings import ConnectionSettings
 from tieline.wire.credentials import read_credentials
 
@@ -109,6 +111,7 @@ class Connection:
         self._settings = settings
         self._budget: asyncio.TimerHandle | None = None
         self._closing = False
+        self._refused = ""  # the server's words, where it does not take our credentials
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_reconnect: list[Callable[[], None]] = []
         self.on_forbidden: list[Callable[[str], None]] = []
@@ -119,12 +122,13 @@ class Connection:
     @classmethod
     async def open(cls, settings: ConnectionSettings, name: str) -> "Connection":
         """A connection called ``name`` in the server's lists. `Unreachable` names the servers that did not answer."""
+        inbox = _inbox(settings)
         options = natsio.ConnectOptions(
             servers=settings.servers,
             name=name,
             connect_timeout=settings.connect_timeout,
             request_timeout=settings.request_timeout,
-            inbox_prefix=_inbox(settings),
+            inbox_prefix=inbox,
             credentials=settings.credentials,
             tls=_tls(settings),
             max_reconnect_attempts=-1,
@@ -140,6 +144,11 @@ class Connection:
         except (natsio.NATSError, TimeoutError, OSError) as error:
             await client.close()
             where = ", ".join(_without_password(url) for url in settings.servers)
+            if "nonce" in str(error):
+                raise BadSettings(
+                    f"the server at {where} takes no credentials: it is not in operator mode (tieline up POD --tenant "
+                    "NAME); leave TIELINE_CREDENTIALS out, or connect to the one that is"
+                ) from error
             raise Unreachable(f"no NATS server answers at {where}: {error}; is it running? (tieline up)") from error
         return cls(client, settings)
 
@@ -245,11 +254,16 @@ class Connection:
                     loop = asyncio.get_running_loop()
                     self._budget = self._budget or loop.call_later(self._settings.reconnect, self._give_up)
                 case natsio.Reconnected():
+                    self._refused = ""
                     if self._budget is not None:
                         self._budget.cancel()
                         self._budget = None
                     for listener in self.on_reconnect:
                         listener()
+                case natsio.ErrorOccurred(
+                    error=natsio.AuthorizationViolationError() | natsio.AuthenticationExpiredError() as error
+                ):
+                    self._refused = str(error)
                 case natsio.ErrorOccurred(error=natsio.PermissionsViolationError() as error):
                     self._forbidden(str(error))
                 case natsio.Closed():
@@ -274,6 +288,15 @@ class Connection:
         if self._closing or self.lost.done():
             return
         where = ", ".join(_without_password(url) for url in self._settings.servers)
+        if self._refused:
+            who = self._settings.credentials or "the user in the URL"
+            self.lost.set_exception(
+                Unreachable(
+                    f"NATS at {where} does not take the credentials any more ({self._refused}): {who}. Revoked, ended, "
+                    "or signed by a key that was rotated out? New ones: tieline creds; then start this process again"
+                )
+            )
+            return
         self.lost.set_exception(
             Unreachable(
                 f"NATS at {where} stayed away for {self._settings.reconnect:g} s; nothing that was acknowledged is "
@@ -286,10 +309,18 @@ class Connection:
 
 
 def _inbox(settings: ConnectionSettings) -> str:
-    """The inbox that our credentials give us; what the setting says goes before it."""
-    if settings.credentials is None or settings.inbox_prefix != "_INBOX":
+    """The inbox that our credentials give us; what the setting says goes before it. `BadSettings` for credentials that
+    have ended."""
+    if settings.credentials is None:
         return settings.inbox_prefix
-    return read_credentials(settings.credentials).inbox
+    own = read_credentials(settings.credentials)
+    if own.expires is not None and own.expires <= time.time():
+        ended = datetime.fromtimestamp(own.expires, UTC).isoformat(" ", "seconds")
+        raise BadSettings(
+            f"the credentials {settings.credentials} of {own.name} ended {ended}; make new ones (tieline creds), and "
+            "see that the clock of this machine is right"
+        )
+    return own.inbox if settings.inbox_prefix == "_INBOX" else settings.inbox_prefix
 
 
 def _tls(settings: ConnectionSettings) -> natsio.TLSConfig | None:

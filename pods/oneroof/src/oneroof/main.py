@@ -67,7 +67,8 @@ def up(
     """Open the office and keep it open until Ctrl-C. The same as `tieline up oneroof`."""
     os.environ["ONEROOF_DATA"] = str((data or _BOOKS) / "books")
     store = None if server else data  # with a server elsewhere the folder is for the books alone
-    return tieline_up("oneroof", port, monitor_port, store, servers, [server] if server else None, json)
+    elsewhere = [server] if server else None
+    return tieline_up("oneroof", port, monitor_port, store, servers, server=elsewhere, json=json)
 
 
 @app.command()
