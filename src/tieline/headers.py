@@ -21,6 +21,7 @@ OBJECT: Final = "Tieline-Object"
 VERSION: Final = "Tieline-Version"
 REDRIVEN: Final = "Tieline-Redriven"
 TRIED: Final = "Tieline-Tried"
+SIGNATURE: Final = "Tieline-Signature"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 

@@ -7,7 +7,17 @@ from typing import Literal
 __all__ = ["Cause", "Changed", "Done", "HandBack", "Outcome", "Park", "Parking", "Refuse", "Retry", "Wait"]
 
 type CauseKind = Literal[
-    "raised", "timeout", "invalid", "refused", "vanished", "expired", "deadline", "changed", "cancelled", "unknown"
+    "raised",
+    "timeout",
+    "invalid",
+    "refused",
+    "vanished",
+    "expired",
+    "deadline",
+    "changed",
+    "cancelled",
+    "unknown",
+    "untrusted",
 ]
 
 _TRACEBACK_BYTES = 8_000  # of the innermost frames: enough to find the line, small enough for a header

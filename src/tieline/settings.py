@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tieline.errors import BadDeclaration, BadSettings
@@ -15,6 +15,9 @@ from tieline.messages import seconds
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
 
 
+type Signatures = Literal["off", "sign", "require"]
+
+_SINGLE = ("TIELINE_METRICS_PORT", "TIELINE_SIGNATURES", "TIELINE_SIGNERS", "TIELINE_MODEL")
 _GROUPS = ("connection", "publish", "pager")
 
 
@@ -211,6 +214,8 @@ class Settings:
     audit: bool = True  # facts go to CALL_AUDIT
     large: int = 512 * 1024  # bytes; a payload or result over it travels in the object store
     metrics_port: int | None = 7777  # where `tieline up` and `tieline metrics` serve; 0 is a free one, None is nowhere
+    signatures: Signatures = "off"  # of messages and tool calls; see the guide on security
+    signers: tuple[str, ...] = ()  # public keys that may sign JWTs of users beside our own's, while keys are rotated
     model: str | None = None  # what `call.model` asks where none is named, as pydantic-ai names it: provider:model
 
     def __post_init__(self) -> None:
@@ -242,6 +247,10 @@ class Settings:
             changes["large"] = _bytes("TIELINE_LARGE", given.pop("TIELINE_LARGE"))
         if "TIELINE_METRICS_PORT" in given:
             changes["metrics_port"] = _port("TIELINE_METRICS_PORT", given.pop("TIELINE_METRICS_PORT"))
+        if "TIELINE_SIGNATURES" in given:
+            changes["signatures"] = _signatures(given.pop("TIELINE_SIGNATURES"))
+        if "TIELINE_SIGNERS" in given:
+            changes["signers"] = tuple(key.strip() for key in given.pop("TIELINE_SIGNERS").split(",") if key.strip())
         if "TIELINE_MODEL" in given:
             changes["model"] = given.pop("TIELINE_MODEL") or None
         if given:
@@ -254,7 +263,7 @@ def variables() -> list[str]:
     """The environment variables that `Settings.from_environment` knows, in order."""
     defaults = Settings()
     inner = [_variable(group, f.name) for group in _GROUPS for f in fields(getattr(defaults, group))]
-    return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", "TIELINE_METRICS_PORT", "TIELINE_MODEL"]
+    return [*inner, "TIELINE_AUDIT", "TIELINE_LARGE", *_SINGLE]
 
 
 def _variable(group: str, name: str) -> str:
@@ -285,6 +294,13 @@ def _port(variable: str, text: str) -> int | None:
     if not text.isdecimal() or int(text) > 65535:
         raise BadSettings(f"{variable}={text!r} is no port; give a number up to 65535, 0 for a free one, or off")
     return int(text)
+
+
+def _signatures(text: str) -> Signatures:
+    match text:
+        case "off" | "sign" | "require":
+            return text
+    raise BadSettings(f"TIELINE_SIGNATURES={text!r} is none of off, sign and require")
 
 
 def _truth(variable: str, text: str) -> bool:

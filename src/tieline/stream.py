@@ -142,6 +142,16 @@ def default_streams() -> tuple[Stream, ...]:
             description="large payloads and results: an object store (ADR-20)",
         ),
         Stream(
+            name="KEYS",
+            subjects=("key.*",),
+            max_age=None,
+            max_bytes=16 * _MIB,
+            ttls=False,
+            keep_last=True,
+            delays=False,
+            description="who signs: the JWT of each user",
+        ),
+        Stream(
             name="RATE",
             subjects=("rate.*",),
             max_bytes=_MIB,

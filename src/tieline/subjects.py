@@ -22,6 +22,7 @@ __all__ = [
     "due",
     "fill",
     "is_step",
+    "key_of",
     "named_by",
     "nudge",
     "object_chunks",
@@ -206,6 +207,11 @@ def cancellations() -> str:
 def cancelled_copy(conversation: str) -> str:
     """Where the cancel record of a conversation, named by its token, is once more: for every process to read."""
     return f"cancelled.{conversation}"
+
+
+def key_of(user: str) -> str:
+    """Where the JWT of a user is, by its public key, for those who check its signatures."""
+    return f"key.{user}"
 
 
 def state(conversation: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from command_line import started, tieline
 from support.messages import Book
 from support.office import QUICK
+from support.tenants import bus_of, served
 
 from tieline import Bus, Conversation, Host, NotAccepted, Pod, Settings, Stream, connect
 from tieline.deploy import tenants
@@ -17,9 +18,8 @@ from tieline.deploy.jwt import Limits
 from tieline.deploy.keys import Keys
 from tieline.deploy.permissions import grants_of
 from tieline.errors import BadSettings, Unreachable
-from tieline.server import ServerConfig
 from tieline.services.accountant import take
-from tieline.settings import ConnectionSettings, PublishSettings
+from tieline.settings import ConnectionSettings
 from tieline.testing import Server, eventually
 from tieline.wire.connection import ApiError
 
@@ -44,23 +44,6 @@ def keys(tmp_path: Path) -> Keys:
     for name in ("acme", "beta"):
         tenants.create(made, name, Limits())
     return made
-
-
-@asynccontextmanager
-async def served(keys: Keys, tmp_path: Path) -> AsyncIterator[Server]:
-    async with Server(ServerConfig(data=tmp_path / "nats", operator=tenants.operator_mode(keys), sync="2m")) as server:
-        yield server
-
-
-@asynccontextmanager
-async def bus_of(server: Server, keys: Keys, tenant: str, pod: Pod, name: str, user: str = "") -> AsyncIterator[Bus]:
-    """A connection with credentials for ``name``, made now."""
-    path = keys.folder / f"{tenant}-{name}-{user}.creds"
-    keys.write_credentials(path, tenants.issue(keys, tenant, user or name, grants_of(pod, [name])))
-    connection = ConnectionSettings(servers=(server.url,), credentials=path, reconnect=30.0)
-    settings = Settings(connection=connection, publish=PublishSettings(patience=5.0))
-    async with connect(pod, settings=settings) as bus:
-        yield bus
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ import pytest
 
 from tieline import Pod
 from tieline.deploy import tenants
-from tieline.deploy.jwt import Key, Limits, account_jwt, credentials_text, new_key, operator_jwt, user_jwt, verified
+from tieline.deploy.jwt import Key, Limits, account_jwt, credentials_text, new_key, operator_jwt, user_jwt
 from tieline.deploy.keys import Keys
 from tieline.deploy.permissions import Permissions, grants_of
 from tieline.errors import BadSettings
-from tieline.wire.credentials import read_credentials
+from tieline.wire.credentials import read_credentials, verified
 
 OPERATOR, ACCOUNT, USER = new_key("operator"), new_key("account"), new_key("user")
 

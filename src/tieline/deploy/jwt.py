@@ -15,7 +15,6 @@ from typing import Any, Literal
 import nkeys
 
 from tieline.deploy.permissions import Permissions
-from tieline.wire.credentials import claims_in
 
 __all__ = [
     "Key",
@@ -26,7 +25,6 @@ __all__ = [
     "new_key",
     "operator_jwt",
     "user_jwt",
-    "verified",
 ]
 
 type Kind = Literal["operator", "account", "user"]
@@ -157,23 +155,6 @@ def credentials_text(jwt: str, seed: str) -> str:
     return "\n".join(f"-----BEGIN {name}-----\n{value}\n------END {name}------\n" for name, value in blocks)
 
 
-def verified(jwt: str) -> dict[str, Any]:
-    """The claims of a JWT that its issuer signed. `ValueError` for any other. Whom to trust is the caller's to know."""
-    claims = claims_in(jwt)
-    head, body, signature = jwt.split(".")
-    if json.loads(_unpacked(head)) != _HEADER:
-        raise ValueError("signed in another way")
-    raw = base64.b32decode(str(claims["iss"]) + "=" * (-len(str(claims["iss"])) % 8))
-    from nacl.exceptions import BadSignatureError
-    from nacl.signing import VerifyKey
-
-    try:
-        VerifyKey(raw[1:33]).verify(f"{head}.{body}".encode(), _unpacked(signature))
-    except BadSignatureError:
-        raise ValueError("its signature is not its issuer's") from None
-    return claims
-
-
 def issued(claims: dict[str, Any], issuer: Key) -> str:
     """``claims`` as a JWT of ``issuer``, from now."""
     whole = {**claims, "iss": issuer.public, "iat": int(time.time())}
@@ -194,7 +175,3 @@ def _packed(value: Mapping[str, Any]) -> str:
 
 def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _unpacked(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

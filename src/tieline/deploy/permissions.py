@@ -17,9 +17,22 @@ from tieline.pod import Pod
 from tieline.tool import Tool
 from tieline.wire.topology import Consumer, agent_of, consumers_of, waker_name
 
-__all__ = ["ROLES", "Grant", "Permissions", "as_conf", "client_grants", "grants_of", "inbox_of", "permissions_of"]
+__all__ = [
+    "OWN_KEY",
+    "ROLES",
+    "Grant",
+    "Permissions",
+    "as_conf",
+    "client_grants",
+    "grants_of",
+    "inbox_of",
+    "permissions_of",
+]
 
 ROLES = ("operator", "reader")
+OWN_KEY = subjects.key_of("*")
+"""In credentials it is the user's own key alone."""
+
 _OBJECTS = "OBJ_TIELINE"
 _READING = "reads what the bus holds"
 
@@ -75,7 +88,7 @@ def client_grants(pod: Pod, name: str, publishes: Iterable[str]) -> list[Grant]:
 
     `BadDeclaration` for a subject that no stream of the pod stores.
     """
-    found = [Grant("publish", "call.audit.*", name, "tells facts")]
+    found = [Grant("publish", "call.audit.*", name, "tells facts"), *_trust(name)]
     for subject in publishes:
         stream = pod.stream_of(subjects.check_filter(subject))
         found.append(Grant("publish", subject, name, f"publishes to {stream.name}"))
@@ -229,6 +242,12 @@ def _journal(name: str, who: str) -> Iterator[Grant]:
     yield Grant("publish", f"$JS.API.DIRECT.GET.STEP.{steps}", who, "reads its journal, record by record")
     yield Grant("publish", subjects.dead_letter(name, "*", ">"), who, "its dead letters")
     yield Grant("publish", "call.audit.*", who, "tells facts")
+    yield from _trust(who)
+
+
+def _trust(who: str) -> Iterator[Grant]:
+    yield Grant("publish", OWN_KEY, who, "says who it is, to those who check its signatures")
+    yield Grant("publish", f"$JS.API.DIRECT.GET.KEYS.{OWN_KEY}", who, "checks who signed what it gets")
 
 
 def _cancellations(who: str) -> Iterator[Grant]:
@@ -258,6 +277,7 @@ def _audit(pod: Pod) -> Iterator[Grant]:
     yield Grant("subscribe", "tieline.sum.*", who, "answers with the sum")
     for subject in ("$JS.ACK.ADVISORY.>", "$JS.ACK.*.*.ADVISORY.>"):
         yield Grant("publish", subject, who, "settles the server's advisories")
+    yield from _trust(who)
     yield Grant("publish", "$JS.API.STREAM.MSG.DELETE.*", who, "removes from work queues what is a dead letter")
     for subject in ("DLQ.>", "call.audit.*", "redrive.>", "state.*"):
         yield Grant("publish", subject, who, "dead letters, facts, redrives asked for in Slack, what the pager said")

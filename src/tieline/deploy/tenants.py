@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 
 from tieline.deploy.jwt import Key, Limits, account_jwt, credentials_text, issued, new_key, operator_jwt, user_jwt
 from tieline.deploy.keys import Keys, Operator, Tenant, User
-from tieline.deploy.permissions import Grant, Permissions, inbox_of, permissions_of
+from tieline.deploy.permissions import OWN_KEY, Grant, Permissions, inbox_of, permissions_of
 from tieline.errors import BadSettings, NotApplied
 from tieline.server.config import OperatorMode
 from tieline.settings import ConnectionSettings
+from tieline.subjects import key_of
 from tieline.wire.connection import Connection, NoAnswer
 
 __all__ = ["Told", "create", "issue", "operator_mode", "push", "remove", "revoke", "rotate", "token_of"]
@@ -56,6 +57,8 @@ def issue(
     now = int(time.time())
     expires = None if days is None else now + int(days * 86400)
     allowed = permissions_of(said, inbox_of(name))
+    own = (key_of(user.public) if subject == OWN_KEY else subject for subject in allowed.publish)
+    allowed = replace(allowed, publish=tuple(own))
     with keys.changing():
         owner = keys.tenant(tenant)
         jwt = user_jwt(user.public, name, owner.key.public, owner.signing, allowed, expires)

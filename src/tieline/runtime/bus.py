@@ -20,6 +20,7 @@ from tieline.messages import Message, binding_of
 from tieline.partial import Partial
 from tieline.pod import Pod
 from tieline.runtime.audit import Audit
+from tieline.runtime.trust import Trust
 from tieline.settings import Settings
 from tieline.wire import topology
 from tieline.wire.connection import Connection, Received
@@ -59,6 +60,7 @@ class Bus:
         self.publisher = Publisher(connection, settings.publish)
         self.objects = Objects(connection, self.publisher, settings.large)
         self.journal = Journal(connection, self.publisher, self.objects)
+        self.trust = None if settings.signatures == "off" else Trust(pod, settings, connection, self.publisher)
         self.observers: list[Observer] = []
         self._audit = Audit(connection) if settings.audit else None
         if self._audit is not None:
@@ -185,6 +187,9 @@ class Bus:
             outgoing.conversation, outgoing.payload, {"callId": outgoing.conversation}
         )
         headers |= claim
+        if self.trust is not None:
+            due = datetime.fromisoformat(headers["Nats-Schedule"].removeprefix("@at ")).timestamp() if delayed else None
+            await self.trust.sign(outgoing.subject, payload, headers, due)
         ack = await self.publisher.publish(subject, payload, headers)
         self.observe(lambda: _published(outgoing, by, subject, ack, headers))
         return ack

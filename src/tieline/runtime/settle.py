@@ -82,7 +82,8 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
     payload, headers = _letter(attempt, cause, past, bus)
     subject = subjects.dead_letter(attempt.duty.name, cause.kind, delivery.subject)
     await bus.publisher.publish(subject, payload, headers)
-    if attempt.duty.give_up is not None:
+    # Whose step an untrusted message names, nobody knows: no failure is written there.
+    if attempt.duty.give_up is not None and cause.kind != "untrusted":
         await attempt.duty.give_up(delivery, cause, call.id)
     log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
     await delivery.ack_kept()

@@ -165,6 +165,8 @@ class Steps(Recorder):
                 self.conversation, to_json({**shown, "args": arguments}), shown
             )
             headers |= claim
+            if self.bus.trust is not None:
+                await self.bus.trust.sign(subjects.tool_call(tool.name), payload, headers)
             ack = await self.bus.publisher.publish(subjects.tool_call(tool.name), payload, headers)
             if ack.duplicate:  # an earlier run asked already, and may have been answered before we listened
                 record = await self.read(subject)

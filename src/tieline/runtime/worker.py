@@ -190,6 +190,8 @@ class Worker:
         steps, cancelled = attempt.steps, self._cancelled
         if cancelled.records and (refusal := cancelled.refusal(attempt.call.id)) is not None:
             return refusal
+        if self._bus.trust is not None and (refusal := await self._bus.trust.refusal(attempt.delivery)) is not None:
+            return refusal
         steps.task = asyncio.current_task()
         try:
             incoming = await attempt.whole() if attempt.refers else attempt.delivery

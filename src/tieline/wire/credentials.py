@@ -9,7 +9,9 @@ from typing import Any
 
 from tieline.errors import BadSettings
 
-__all__ = ["Credentials", "claims_in", "read_credentials"]
+__all__ = ["Credentials", "check", "claims_in", "read_credentials", "verified"]
+
+_HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 _BLOCK = re.compile(r"-{3,}BEGIN ([A-Z ]+)-{3,}\s*(\S+)\s*-{3,}END [A-Z ]+-{3,}")
 _INBOX = "_INBOX"
@@ -84,10 +86,36 @@ def claims_in(jwt: str) -> dict[str, Any]:
     parts = jwt.split(".")
     if len(parts) != 3:
         raise ValueError("not three parts")
-    claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    claims = json.loads(_unpacked(parts[1]))
     if not isinstance(claims, dict):
         raise ValueError("the claims are no object")
     return claims
+
+
+def verified(jwt: str) -> dict[str, Any]:
+    """The claims of a JWT that its issuer signed. `ValueError` for any other. Whom to trust is the caller's to know."""
+    claims = claims_in(jwt)
+    head, body, signature = jwt.split(".")
+    if json.loads(_unpacked(head)) != _HEADER:
+        raise ValueError("signed in another way")
+    check(str(claims["iss"]), f"{head}.{body}".encode(), _unpacked(signature))
+    return claims
+
+
+def check(public: str, signed: bytes, signature: bytes) -> None:
+    """`ValueError` where ``signature`` is not of ``signed`` by the owner of a public key."""
+    from nacl.exceptions import CryptoError  # a third of a second to import, and few need it
+    from nacl.signing import VerifyKey
+
+    raw = base64.b32decode(public + "=" * (-len(public) % 8))
+    try:
+        VerifyKey(raw[1:33]).verify(signed, signature)
+    except (CryptoError, TypeError) as error:
+        raise ValueError(f"its signature is not that of {public}") from error
+
+
+def _unpacked(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _allowed(claims: dict[str, Any], side: str) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ async def edit(bus: Bus, letter: Letter, payload: bytes, changed: list[str], *, 
     payload, claim = await bus.objects.lighten(letter.conversation, payload, {"callId": letter.conversation})
     unique = digest("edited", str(letter.seq), digest(payload.decode("utf-8", "surrogateescape")))
     headers |= {**claim, names.DEAD: json.dumps(told), names.MSG_ID: unique}
+    if names.SIGNATURE in headers:  # of another payload; whoever edits it answers for it now
+        del headers[names.SIGNATURE]
+        if bus.trust is not None:
+            await bus.trust.sign(letter.subject, payload, headers)
     ack = await bus.publisher.publish(letter.stored_as, payload, headers)
     fact = LetterEdited(
         conversation=letter.conversation or f"o-{letter.origin}",
