@@ -1,9 +1,12 @@
 """Every snippet of the README and the documentation does what its page says. How they are run: `snippets`."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from snippets import ROOT, Page, pages, snippets
@@ -35,5 +38,14 @@ def page_run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("page", _WITH_SNIPPETS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_snippets(page: Path, page_run: Page) -> None:
-    for snippet in snippets(page):
-        page_run.run(snippet)
+    with _alone():
+        for snippet in snippets(page):
+            page_run.run(snippet)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Pages use the ports that a user would, such as 7777: one page at a time, whatever runs them."""
+    with (Path(gettempdir()) / "tieline-snippets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
