@@ -24,6 +24,9 @@ _COMMANDS = {
     "doctor": "tieline.cli.doctor",
     "audit": "tieline.cli.audit",
     "metrics": "tieline.cli.metrics",
+    "backup": "tieline.cli.backup",
+    "restore": "tieline.cli.backup",
+    "size": "tieline.cli.size",
 }
 _FAILED = 1
 _WRONG_USAGE = 2
