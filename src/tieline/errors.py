@@ -4,6 +4,7 @@ Every message names the thing, the value and the remedy. Details are fields.
 """
 
 __all__ = [
+    "BackupFailed",
     "BadDeclaration",
     "BadPayload",
     "BadSettings",
@@ -80,6 +81,10 @@ class ConsumerGone(TielineError, LookupError):
 
 class NotApplied(TielineError):
     """The server refused a stream or consumer, or only recreating it could make it so. Nothing was deleted."""
+
+
+class BackupFailed(TielineError, RuntimeError):
+    """A backup could not be taken or put back as a whole. The message names the stream or file, and what is left."""
 
 
 class ServerFailed(TielineError, RuntimeError):

@@ -28,6 +28,9 @@ _COMMANDS = {
     "torture": "tieline.cli.torture",
     "tenant": "tieline.cli.tenant",
     "creds": "tieline.cli.creds",
+    "backup": "tieline.cli.backup",
+    "restore": "tieline.cli.backup",
+    "size": "tieline.cli.size",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

@@ -1,7 +1,6 @@
 """``tieline report``: streams, consumers and dead letters, as they are now."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from tieline.cli.sum_table import sum_table
 from tieline.errors import BadSettings
 from tieline.pod import Pod
 from tieline.runtime.bus import connect
-from tieline.services.accountant import take
+from tieline.services.accountant import take_settled
 from tieline.services.letters.reading import Selection, counted
 from tieline.services.reference import load_pod
 from tieline.wire.connection import Connection
@@ -28,8 +27,6 @@ from tieline.wire.topology import consumer_infos, consumers_of, stream_infos
 __all__ = ["report"]
 
 _EVERY = 2.0  # seconds between looks of --watch
-_COUNTED = 10.0  # seconds that a sum which does not hold is counted again: messages may have moved meanwhile
-_BETWEEN = 0.5
 _BROKEN = 3
 
 
@@ -108,11 +105,7 @@ def report(
 
 async def _sum(pod: Pod, server: list[str] | None, as_json: bool) -> int:
     async with connect(pod, settings=replace(settings_of(server), audit=False)) as bus:
-        until = time.monotonic() + _COUNTED
-        rows = await take(bus)
-        while not all(row.holds for row in rows) and time.monotonic() < until:
-            await asyncio.sleep(_BETWEEN)
-            rows = await take(bus)
+        rows = await take_settled(bus)
     holds = all(row.holds for row in rows)
     if as_json:
         print_json({"holds": holds, "rows": [_camel(asdict(row) | {"holds": row.holds}) for row in rows]})

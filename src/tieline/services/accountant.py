@@ -23,11 +23,13 @@ from tieline.wire.connection import Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, is_waker
 
-__all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take"]
+__all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take", "take_settled"]
 
 log = logging.getLogger("tieline.accountant")
 
 _EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
+_COUNTED = 10.0  # seconds that a sum which does not hold is counted again
+_BETWEEN = 0.5
 _LAGS = 40_000  # messages that wait to be counted: two seconds of work
 NOBODY = "(nobody)"
 _UNSEEN = "(unseen)"
@@ -263,6 +265,16 @@ async def take(bus: Bus) -> list[Row]:
     accountant = Accountant(bus)
     await accountant.catch_up()
     return await accountant.rows()
+
+
+async def take_settled(bus: Bus) -> list[Row]:
+    """Like `take`, again for ten seconds while it does not hold: messages may have moved under the count."""
+    until = time.monotonic() + _COUNTED
+    rows = await take(bus)
+    while not all(row.holds for row in rows) and time.monotonic() < until:
+        await asyncio.sleep(_BETWEEN)
+        rows = await take(bus)
+    return rows
 
 
 async def run(bus: Bus, stop: asyncio.Event) -> None:

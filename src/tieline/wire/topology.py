@@ -359,11 +359,13 @@ async def _extra(connection: Connection, pod: Pod) -> list[Change]:
 async def stream_infos(connection: Connection) -> dict[str, dict[str, Any]]:
     """What the server knows of every stream of the account, by name; those without a leader do not answer."""
     found: dict[str, dict[str, Any]] = {}
+    offset = 0  # counts those that do not answer too: by what was found alone, their page would be asked for for ever
     while True:
-        answer = await connection.api("STREAM.LIST", {"offset": len(found)})
+        answer = await connection.api("STREAM.LIST", {"offset": offset})
         page = answer.get("streams") or []
         found |= {info["config"]["name"]: info for info in page}
-        if not page or len(found) >= int(answer.get("total", 0)):
+        offset += len(page) + len(answer.get("missing") or ())
+        if not page or offset >= int(answer.get("total", 0)):
             return found
 
 
