@@ -10,6 +10,7 @@ from support.office import settings
 
 from tieline import connect
 from tieline.cli import report
+from tieline.services import accountant
 from tieline.services.reference import load_pod
 
 _POD = """
@@ -128,7 +129,7 @@ async def test_the_sum_is_shown_and_its_exit_code_says_whether_it_holds(
     assert (row["published"], row["pending"], row["atServer"]) == (1, 1, 1)
 
     # The consumer is made to look elsewhere, behind the pod's back: the message is nobody's.
-    monkeypatch.setattr(report, "_COUNTED", 0.0)
+    monkeypatch.setattr(accountant, "_COUNTED", 0.0)
     monkeypatch.syspath_prepend(str(folder))
     async with connect(load_pod("shop"), settings=settings(nats_url)) as bus:
         config = (await bus.connection.api("CONSUMER.INFO.CALL_INTENT.booking"))["config"]

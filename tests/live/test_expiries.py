@@ -151,7 +151,7 @@ async def test_what_runs_when_its_time_ends_is_not_told_of(nats_server: Server) 
     async with at_work(pod, nats_server.url) as office, counting(office.bus):
         await office.bus.publish(Viewing(call_id="c1"))
         await eventually(lambda: pod.viewed, what="the run")
-        await eventually(lambda: _gone(office.bus), what="the end of its time")
+        await eventually(lambda: _gone(office.bus), what="the end of its time", every=0.5)
         await asyncio.sleep(0.3)  # several looks at a message that is under way
         assert not pod.told
         pod.may_end.set()
@@ -162,6 +162,8 @@ async def test_what_runs_when_its_time_ends_is_not_told_of(nats_server: Server) 
 
 
 async def _gone(bus: Bus) -> bool:
+    # Under load the server was seen to forget the timer of a stream's only TTL until something else is stored there.
+    await bus.connection.request("call.intent.unheard", b"{}")
     return not await stored(bus, "call.intent.viewing")
 
 

@@ -328,6 +328,11 @@ async def answered(url: str) -> Scrape | None:
         return None
 
 
+async def _counted(url: str) -> bool:
+    seen = await scraped(url)
+    return (seen.of("tieline_up"), seen.of("tieline_accountant_up", pod="tiny")) == (1, 1)
+
+
 async def test_up_serves_metrics_unless_they_are_off(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text('from tieline import Pod\n\npod = Pod("tiny")\n')
     options = ("up", "tiny", "--port", "0", "--data", "data", "--json")
@@ -335,11 +340,11 @@ async def test_up_serves_metrics_unless_they_are_off(tmp_path: Path) -> None:
         ready, said = await program.line(event="ready"), ""
         while "metrics at" not in said:
             said = (await program.line(event="log", name="metrics"))["text"]
-        seen = await scraped(said.rpartition(" ")[2])
+        url = said.rpartition(" ")[2]
+        await eventually(lambda: _counted(url), what="the accountant's answer")
         program.process.terminate()
         assert (await program.ended()).code == 0
     assert [process["name"] for process in ready["processes"]] == ["audit", "metrics"]
-    assert (seen.of("tieline_up"), seen.of("tieline_accountant_up", pod="tiny")) == (1, 1)
 
     async with started(*options, cwd=tmp_path, TIELINE_METRICS_PORT="off") as program:
         ready = await program.line(event="ready")

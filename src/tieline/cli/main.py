@@ -31,6 +31,7 @@ _COMMANDS = {
     "backup": "tieline.cli.backup",
     "restore": "tieline.cli.backup",
     "size": "tieline.cli.size",
+    "health": "tieline.cli.health",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

@@ -86,6 +86,11 @@ class Host:
             await self._cancellations.close()
             await self._presence.close()
 
+    @property
+    def pulling(self) -> dict[str, bool]:
+        """Its consumers, and whether each is pulled from. None is while the host stops."""
+        return {worker.name: worker.pulling and not self._stopped for worker in self._workers}
+
     def stop(self) -> None:
         """Stop taking; `run` returns when what is running has been settled or handed back."""
         self._presence.leave()

@@ -27,6 +27,7 @@ __all__ = ["Worker"]
 log = logging.getLogger("tieline.worker")
 
 _UNSETTLED_WAIT = 15.0  # seconds until a message whose outcome could not be recorded comes again
+_DEAF = 15.0  # seconds without a heartbeat on a pull, after which something is wrong
 _HAND_BACK = 3.0  # seconds that recording an interruption may take before the message is handed back anyway
 
 
@@ -45,6 +46,16 @@ class Worker:
         self._pump: asyncio.Task[Any] | None = None
         self._hurry = False
         self._failure: BaseException | None = None  # of a task that should not have failed; ends the pump
+
+    @property
+    def pulling(self) -> bool:
+        """Whether it takes messages, or has all it may hold; as far as the server lets us know."""
+        return self._pump is not None and not self._pump.done() and self._consumer.silence < _DEAF
+
+    @property
+    def name(self) -> str:
+        """Of its consumer, with its stream."""
+        return f"{self._consumer.stream}/{self._consumer.durable}"
 
     async def pump(self) -> None:
         """Pull and start work for ever. Cancel it to stop taking: what runs may finish, the rest is handed back."""

@@ -93,6 +93,9 @@ class ServerConfig:
 
     sync: str = "always"
     server_name: str = "tieline"
+    embedded: bool = True
+    """It tells its ports and its log in files beside its data, for the process that started it."""
+
     max_payload: int = 1024 * 1024
     """Bytes of one message, headers included."""
 
@@ -162,11 +165,14 @@ def _top(config: ServerConfig) -> list[str]:
         f"host: {_quoted(config.host)}",
         f"port: {_port(config.port)}",
         f"max_payload: {config.max_payload}",
-        f"ports_file_dir: {_quoted(str(config.data))}",
-        f"log_file: {_quoted(str(config.data / 'nats.log'))}",
-        f"logfile_size_limit: {_LOG_LIMIT}",
-        "logfile_max_num: 3",
     ]
+    if config.embedded:
+        lines += [
+            f"ports_file_dir: {_quoted(str(config.data))}",
+            f"log_file: {_quoted(str(config.data / 'nats.log'))}",
+            f"logfile_size_limit: {_LOG_LIMIT}",
+            "logfile_max_num: 3",
+        ]
     if config.monitor_port is not None:
         host = f"[{config.host}]" if ":" in config.host else config.host
         lines.append(f"http: {_quoted(f'{host}:{_port(config.monitor_port)}')}")

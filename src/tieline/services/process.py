@@ -101,11 +101,17 @@ async def _work(
 def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callable[[], None]]:
     """Start the parts of this process in ``group``; how to ask each of them to stop."""
     stops: list[Callable[[], None]] = []
-    hosted = [name for name in names if name not in _SERVICES]
+    hosted, host = [name for name in names if name not in _SERVICES], None
     if hosted:
         host = Host(bus, hosted)
         group.create_task(host.run())
         stops.append(host.stop)
+    if bus.settings.health_port is not None:
+        from tieline.services import health
+
+        probed = asyncio.Event()
+        group.create_task(health.serve(bus, host, bus.settings.health_port, probed))
+        stops.append(probed.set)
     if AUDIT in names:
         from tieline.services import (
             accountant,

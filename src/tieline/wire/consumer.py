@@ -43,6 +43,7 @@ class PullConsumer:
         self._wake = asyncio.Event()
         self._asked = 0  # deliveries the server still owes us; written by fetch and the inbox, same loop
         self._pulls = count(1)
+        self._since = 0.0  # when the oldest pull that is not known to be alive was sent, or it was last heard of
         self._failure: Exception | None = None
         self._listening: Listening | None = None
         self._inbox = ""
@@ -51,6 +52,11 @@ class PullConsumer:
         self._beside: set[asyncio.Task[None]] = set()
         connection.on_reconnect.append(self._forget)
         connection.on_forbidden.append(self._forbidden)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the server last gave a sign of life on a pull that is out; 0 where none is."""
+        return asyncio.get_running_loop().time() - self._since if self._asked else 0.0
 
     async def fetch(self, most: int) -> list[Delivery]:
         """Between one and ``most`` deliveries, as soon as there is one; at most ``most`` are ever on their way.
@@ -104,6 +110,8 @@ class PullConsumer:
         # Small top-ups cost a request each; the first ones to finish wait for half of the slots to be free.
         if missing <= 0 or (held and missing < most // 2):
             return False
+        if not self._asked:
+            self._since = asyncio.get_running_loop().time()
         self._asked += missing
         pull = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
         await self._connection.send(
@@ -127,6 +135,8 @@ class PullConsumer:
 
     def _heard(self, inbox: str, received: Received) -> None:
         current = inbox == self._inbox
+        if current:
+            self._since = asyncio.get_running_loop().time()
         if received.status is None:
             delivery = Delivery(received, self._connection)
             if current:
