@@ -17,7 +17,14 @@ __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishS
 
 type Signatures = Literal["off", "sign", "require"]
 
-_SINGLE = ("TIELINE_METRICS_PORT", "TIELINE_HEALTH_PORT", "TIELINE_SIGNATURES", "TIELINE_SIGNERS", "TIELINE_MODEL")
+_SINGLE = (
+    "TIELINE_METRICS_PORT",
+    "TIELINE_METRICS_HOST",
+    "TIELINE_HEALTH_PORT",
+    "TIELINE_SIGNATURES",
+    "TIELINE_SIGNERS",
+    "TIELINE_MODEL",
+)
 _GROUPS = ("connection", "publish", "pager")
 
 
@@ -214,6 +221,7 @@ class Settings:
     audit: bool = True  # facts go to CALL_AUDIT
     large: int = 512 * 1024  # bytes; a payload or result over it travels in the object store
     metrics_port: int | None = 7777  # where `tieline up` and `tieline metrics` serve; 0 is a free one, None is nowhere
+    metrics_host: str = "127.0.0.1"  # where they listen; 0.0.0.0 is all addresses
     health_port: int | None = None  # where a process answers probes, on all addresses; 0 is a free one, None is nowhere
     signatures: Signatures = "off"  # of messages and tool calls; see the guide on security
     signers: tuple[str, ...] = ()  # public keys that may sign JWTs of users beside our own's, while keys are rotated
@@ -248,6 +256,8 @@ class Settings:
             changes["large"] = _bytes("TIELINE_LARGE", given.pop("TIELINE_LARGE"))
         if "TIELINE_METRICS_PORT" in given:
             changes["metrics_port"] = _port("TIELINE_METRICS_PORT", given.pop("TIELINE_METRICS_PORT"))
+        if "TIELINE_METRICS_HOST" in given:
+            changes["metrics_host"] = given.pop("TIELINE_METRICS_HOST")
         if "TIELINE_HEALTH_PORT" in given:
             changes["health_port"] = _port("TIELINE_HEALTH_PORT", given.pop("TIELINE_HEALTH_PORT"))
         if "TIELINE_SIGNATURES" in given:

@@ -32,6 +32,7 @@ _COMMANDS = {
     "restore": "tieline.cli.backup",
     "size": "tieline.cli.size",
     "health": "tieline.cli.health",
+    "deploy": "tieline.cli.deploy",
 }
 _FAILED = 1
 _WRONG_USAGE = 2

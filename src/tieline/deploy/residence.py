@@ -1,6 +1,6 @@
 """A pod that runs as a tenant: its account, and credentials for each of its processes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +38,19 @@ class Residence:
 
     async def admitted(self, processes: Sequence[Process], urls: tuple[str, ...]) -> list[Process]:
         """The processes, each with credentials of its own, of which the server knows. Raises `NotApplied`."""
-        self._keys.tenant(self._tenant)
-        for name in ("operator", *(process.name for process in processes)):
-            self._admit(name)
+        made = self.issued(process.name for process in processes)
         settings = Settings.from_environment().connection
         await push(self._keys, replace(settings, servers=urls), [self._tenant])
-        return [replace(process, credentials=self._place(process.name)) for process in processes]
+        return [replace(process, credentials=made[process.name]) for process in processes]
+
+    def issued(self, names: Iterable[str]) -> dict[str, Path]:
+        """Credentials files for processes of these names, and for the operator, by name. No server is asked."""
+        self._keys.tenant(self._tenant)
+        made = {}
+        for name in ("operator", *names):
+            self._admit(name)
+            made[name] = self._place(name)
+        return made
 
     def _admit(self, name: str) -> None:
         """The same user at each start, allowed what the pod declares now."""

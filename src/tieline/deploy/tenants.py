@@ -98,9 +98,11 @@ def rotate(keys: Keys, tenant: str, *, finish: bool) -> Tenant:
 
 
 def token_of(tenant: Tenant, operator: Operator) -> str:
-    """The account's JWT."""
+    """The account's JWT. Its name is its key: monitoring pages call an account by its name and are asked for its key,
+    and those that scale by a backlog, such as KEDA, know one of them (decision 0026)."""
+    key = tenant.key.public
     signing = (tenant.signing.public, *([tenant.retiring] if tenant.retiring else []))
-    return account_jwt(tenant.key.public, tenant.name, operator.signing, tenant.limits, signing, tenant.revoked)
+    return account_jwt(key, key, operator.signing, tenant.limits, signing, tenant.revoked)
 
 
 def operator_mode(keys: Keys) -> OperatorMode:

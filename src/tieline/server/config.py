@@ -173,6 +173,8 @@ def _top(config: ServerConfig) -> list[str]:
             f"logfile_size_limit: {_LOG_LIMIT}",
             "logfile_max_num: 3",
         ]
+    else:
+        lines.append('lame_duck_duration: "30s"')  # asked to, it gives up leadership and sends clients to the others
     if config.monitor_port is not None:
         host = f"[{config.host}]" if ":" in config.host else config.host
         lines.append(f"http: {_quoted(f'{host}:{_port(config.monitor_port)}')}")

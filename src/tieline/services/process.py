@@ -127,7 +127,8 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
     if METRICS in names and bus.settings.metrics_port is not None:
         from tieline.services import metrics
 
-        place = metrics.Place(bus.settings.metrics_port, server=bus.settings.connection.servers[0])
+        at, server = bus.settings, bus.settings.connection.servers[0]
+        place = metrics.Place(at.metrics_port or 0, at.metrics_host, server=server)
         over = asyncio.Event()
         group.create_task(metrics.run(bus.connection, bus.pod, place, over))
         stops.append(over.set)

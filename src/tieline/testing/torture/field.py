@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,8 @@ class Field:
     folder: Path
     said: list[str] = field(default_factory=list)
     ends: list[Exited] = field(default_factory=list)
+    over: Callable[[], bool] = bool
+    """Whether the load has ended: nothing has an effect any more."""
 
     @property
     def server(self) -> Server:
@@ -71,10 +74,13 @@ class Field:
         return self.named(await eventually(asked, what=f"a leader of {durable or STREAM}", within=_PATIENCE))
 
     async def goes_on(self) -> None:
-        """Return when something had an effect; `AssertionError` where nothing has for long."""
+        """Return when something had an effect, or the load is over; `AssertionError` where nothing has for long."""
         with Effects(self.effects) as effects:
-            before = effects.count()
-            await eventually(lambda: effects.count() > before, what="the next effect", within=_PATIENCE)
+            check = partial(self._went_on, effects, effects.count())
+            await eventually(check, what="the next effect", within=_PATIENCE)
+
+    def _went_on(self, effects: Effects, before: int) -> bool:
+        return effects.count() > before or self.over()
 
 
 class Needs(Protocol):

@@ -64,6 +64,7 @@ async def tortured(fault: Fault, seed: int, progress: Callable[[float], None] = 
 async def _run(fault: Fault, seed: int, there: Field, record: Record, progress: Callable[[float], None]) -> None:
     load = Load(there.bus, fault.plan, seed, there.folder / "acked.jsonl", there.effects)
     loading = asyncio.create_task(load.publish(progress))
+    there.over = loading.done
     try:
         await eventually(lambda: load.begun >= _STRIKES_AT, what="the load's beginning", within=_QUIET)
         watching = asyncio.create_task(_watch(there, record))
