@@ -76,16 +76,18 @@ class Conversation:
     """The conversation a handler works for, and the way to speak in it.
 
     ``id`` ties its messages together (in OneRoof: the phone call). ``origin`` is the message being handled, the same
-    on every delivery and redrive of it; ``attempt`` counts the runs of this handler for it, from 1.
+    on every delivery and redrive of it; ``attempt`` counts the runs of this handler for it, from 1. ``guest`` is who
+    sent it, where that is a program outside of the account; what it says is nobody's word but its own.
     """
 
-    __slots__ = ("_desk", "_stored", "agent", "attempt", "id", "origin")
+    __slots__ = ("_desk", "_stored", "agent", "attempt", "guest", "id", "origin")
 
     def __init__(self, conversation: str, agent: str, origin: str, stored: float, desk: Desk) -> None:
         self.id = conversation
         self.agent = agent
         self.origin = origin
         self.attempt = 1
+        self.guest: str | None = None
         self._stored = stored
         self._desk = desk
 

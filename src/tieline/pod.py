@@ -16,7 +16,8 @@ from tieline.tool import Effect, Tool, ToolRun, declared_name
 __all__ = ["Pod"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
-RESERVED = ("tools", "audit", "metrics", subjects.EVERYBODY)  # processes that are no agents; records for all agents
+# Processes that are no agents; records for all agents.
+RESERVED = ("tools", "audit", "metrics", "gateway", subjects.EVERYBODY)
 
 
 class Pod:
@@ -25,6 +26,8 @@ class Pod:
     ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
     of its agents and tools. ``idle_end`` ends conversations that nobody ends: so long after its last write, a
     conversation's state goes (seconds or ``"12h"``; None: after the 30 days that the stream STATE keeps).
+    ``ingress`` are the messages that guests may send, each guest at ``ingress_rate``: programs with an account of
+    their own, whose messages come through the gateway.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Pod:
         streams: tuple[Stream, ...] = (),
         limits: Limits | None = None,
         idle_end: str | float | None = None,
+        ingress: tuple[type[Message], ...] = (),
+        ingress_rate: Rate = Rate(20, burst=100),  # noqa: B008 - frozen
     ) -> None:
         if not _NAME.match(name):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
@@ -48,9 +53,17 @@ class Pod:
         self.tools: dict[str, Tool[..., Any]] = {}
         self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, streams))}
         self._check_streams()
+        self.ingress = {self.open_to_guests(model): model for model in ingress}
+        self.ingress_rate = ingress_rate
 
     def __repr__(self) -> str:
         return f"Pod({self.name!r}, {len(self.agents)} agents, {len(self.tools)} tools)"
+
+    def open_to_guests(self, model: type[Message]) -> str:
+        """The filter of a message that guests may send. `BadDeclaration` where no stream stores it."""
+        binding = binding_of(model)
+        self.stream_of(binding.filter)
+        return binding.filter
 
     def _check_streams(self) -> None:
         claimed: list[tuple[str, str]] = []

@@ -21,6 +21,8 @@ __all__ = [
     "dead_letter_parts",
     "due",
     "fill",
+    "ingress",
+    "ingress_parts",
     "is_step",
     "key_of",
     "named_by",
@@ -161,6 +163,17 @@ def dead_letter_parts(subject: str) -> tuple[str, str, str]:
     """The agent, the cause and the original subject in a dead letter's; empty where somebody else named it."""
     _, agent, cause, original, *_ = [*subject.split(".", 3), "", "", ""]
     return agent, cause, original
+
+
+def ingress(guest: str, subject: str) -> str:
+    """Where what a guest publishes to ``subject`` arrives, for the gateway. With wildcards: a filter."""
+    return f"ingress.{guest}.{subject}"
+
+
+def ingress_parts(subject: str) -> tuple[str, str]:
+    """The guest, and the subject it published to."""
+    _, guest, original, *_ = [*subject.split(".", 2), "", ""]
+    return guest, original
 
 
 def redrive(stream: str, agent: str) -> str:

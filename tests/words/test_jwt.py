@@ -48,11 +48,11 @@ def test_who_may_publish_nothing_may_publish_nothing() -> None:
 
 
 def test_an_account_has_its_limits_and_its_traffic_is_its_own() -> None:
-    jwt = account_jwt(ACCOUNT.public, "acme", OPERATOR, Limits(storage=5, connections=3), (USER.public,), {"*": 7})
+    jwt = account_jwt(ACCOUNT.public, OPERATOR, Limits(storage=5, connections=3), (USER.public,), {"*": 7})
     nats = verified(jwt)["nats"]
     assert (nats["limits"]["disk_storage"], nats["limits"]["conn"], nats["limits"]["leaf"]) == (5, 3, 0)
     assert (nats["cluster_traffic"], nats["revocations"], nats["signing_keys"]) == ("owner", {"*": 7}, [USER.public])
-    system = verified(account_jwt(ACCOUNT.public, "SYS", OPERATOR, None, (), {}))["nats"]
+    system = verified(account_jwt(ACCOUNT.public, OPERATOR, None, (), {}))["nats"]
     assert system["limits"]["disk_storage"] == 0
     assert verified(operator_jwt(OPERATOR, "o", OPERATOR, ACCOUNT.public))["nats"]["system_account"] == ACCOUNT.public
     with pytest.raises(ValueError, match="storage must be -1"):

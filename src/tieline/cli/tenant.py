@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from tieline.cli.options import JsonOption, ServerOption, byte_count, settings_of
+from tieline.cli.options import JsonOption, PodArgument, ServerOption, byte_count, settings_of
 from tieline.cli.printing import console, print_json, print_table, size
 from tieline.deploy import tenants
 from tieline.deploy.jwt import Limits
 from tieline.deploy.keys import Keys, Tenant
 from tieline.deploy.tenants import Told
 from tieline.errors import BadSettings
+from tieline.services.reference import load_pod
+from tieline.subjects import covers
 
 __all__ = ["KEYS", "KeysOption", "tenant"]
 
@@ -58,13 +60,47 @@ def create(
 
 
 @tenant.command()
+def invite(
+    name: str,
+    pod: PodArgument,
+    of: Annotated[str | None, typer.Option("--of", metavar="TENANT", help="Whose guest.", show_default="POD")] = None,
+    publishes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SUBJECT", help="Where it may send; all that the pod opens to guests unless given."),
+    ] = None,
+    connections: Annotated[int, typer.Option(help="How many at once.")] = 10,
+    payload: Annotated[str, typer.Option(help="The largest message.")] = "64KB",
+    keys: KeysOption = KEYS,
+    offline: OfflineOption = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a guest of a tenant: an account of its own, whose messages come through the pod's gateway; its credentials.
+
+    Again with the same name: other subjects and limits, and new credentials; those before end.
+    """
+    declared, store = load_pod(pod), Keys(keys)
+    host, wanted = of or declared.name, publishes or list(declared.ingress)
+    closed = [subject for subject in wanted if not any(covers(own, subject) for own in declared.ingress)]
+    if closed or not wanted:
+        what = f"does not open {', '.join(closed)}" if closed else "opens nothing"
+        raise BadSettings(f"pod {declared.name} {what} to guests; name the messages in Pod(ingress=(…,))")
+    limits = Limits(storage=0, memory=0, connections=connections, payload=byte_count("--payload", payload))
+    place = keys / "creds" / name / f"{name}.creds"
+    store.write_credentials(place, tenants.invite(store, name, host, wanted, limits))
+    told = _pushed(store, [host, name], server, offline=offline)
+    _report(f"{place}: {name} may send to {', '.join(wanted)}", told, keys, as_json=json)
+    return 0
+
+
+@tenant.command()
 def ls(keys: KeysOption = KEYS, json: JsonOption = False) -> int:
     """The tenants, with their limits and users."""
     found = Keys(keys).tenants()
     if json:
         print_json([_told(one) for one in found])
         return 0
-    rows = [(t.name, t.key.public, _limits(t.limits), len(t.users), "rotating" if t.retiring else "") for t in found]
+    rows = [(t.name, t.key.public, _limits(t.limits), len(t.users), _remark(t)) for t in found]
     print_table("Tenants", ("name", "account", "limits", ">users", ""), rows)
     return 0
 
@@ -188,8 +224,14 @@ def _told(one: Tenant) -> dict[str, object]:
         "account": one.key.public,
         "limits": limits,
         "rotating": bool(one.retiring),
+        "guestOf": one.visits.host if one.visits else None,
         "users": users,
     }
+
+
+def _remark(one: Tenant) -> str:
+    guest = f"guest of {one.visits.host}" if one.visits else ""
+    return ", ".join(part for part in (guest, "rotating" if one.retiring else "") if part)
 
 
 def _limits(limits: Limits) -> str:

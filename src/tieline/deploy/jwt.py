@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import count
 from typing import Any, Literal
 
 import nkeys
@@ -119,18 +120,52 @@ def operator_jwt(operator: Key, name: str, signing: Key, system: str) -> str:
     return issued({"sub": operator.public, "name": name, "nats": nats}, operator)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """What crosses the border of an account: ``out``, a subject on which others' requests are taken in; ``into``, what
+    of ours is taken to the account ``host``: subjects there by subjects here."""
+
+    out: str | None = None
+    host: str = ""
+    into: Mapping[str, str] = field(default_factory=dict)
+
+    def claims(self) -> dict[str, list[dict[str, str]]]:
+        """As the account's JWT has them."""
+        if self.out is not None:
+            return {"exports": [{"name": "guests", "subject": self.out, "type": "service"}]}
+        imports = []
+        for here, there in self.into.items():
+            stars = count(1)
+            local = ".".join(f"${next(stars)}" if token == "*" else token for token in here.split("."))
+            asked = {"name": here, "subject": there, "account": self.host, "local_subject": local, "type": "service"}
+            imports.append(asked)
+        return {"imports": imports} if imports else {}
+
+
 def account_jwt(
-    account: str, name: str, issuer: Key, limits: Limits | None, signing: tuple[str, ...], revoked: Mapping[str, int]
+    account: str,
+    issuer: Key,
+    limits: Limits | None,
+    signing: tuple[str, ...],
+    revoked: Mapping[str, int],
+    doors: Doors | None = None,
 ) -> str:
-    """An account's JWT. ``limits`` None: no JetStream (the system account). ``signing``: who may make users beside the
-    account's own key. ``revoked``: users by public key (``*`` for all), each for what was issued up to that second."""
+    """An account's JWT. Its name is its key: monitoring pages call an account by its name and are asked for its key,
+    and those that scale by a backlog, such as KEDA, know one of them (decision 0026).
+
+    ``limits`` None: no JetStream (the system account). ``signing``: who may make users beside the account's own key.
+    ``revoked``: users by public key (``*`` for all), each for what was issued up to that second.
+    """
+    opened = {} if doors is None else doors.claims()
     claims = Limits(storage=0, memory=0).claims() | {"streams": 0, "consumer": 0} if limits is None else limits.claims()
     nats: dict[str, Any] = {"type": "account", "version": 2, "limits": claims, "signing_keys": list(signing)}
     if limits is not None:
         nats["cluster_traffic"] = "owner"  # its replicas travel in the account, and not beside everyone's
     if revoked:
         nats["revocations"] = dict(revoked)
-    return issued({"sub": account, "name": name, "nats": nats}, issuer)
+    claims |= {side: len(listed) for side, listed in opened.items()}
+    claims["wildcards"] = bool(opened)
+    return issued({"sub": account, "name": account, "nats": nats | opened}, issuer)
 
 
 def user_jwt(user: str, name: str, account: str, issuer: Key, allowed: Permissions, expires: float | None) -> str:

@@ -7,14 +7,14 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tieline.deploy.jwt import Key, Limits, new_key
 from tieline.errors import BadSettings
 
-__all__ = ["Keys", "Operator", "Tenant", "User"]
+__all__ = ["Keys", "Operator", "Tenant", "User", "Visit"]
 
 _FILE, _FOLDER = 0o600, 0o700
 
@@ -43,6 +43,15 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """Whose guest an account is (the tenant's name, and its account), and where it may send."""
+
+    host: str
+    account: str
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """An account: its keys, what it may hold, its users by public key, and who was revoked when."""
 
@@ -54,6 +63,9 @@ class Tenant:
     revoked: Mapping[str, int] = field(default_factory=dict)
     retiring: str | None = None
     """The signing key before this one, until it is taken out."""
+
+    visits: Visit | None = None
+    """Set for a guest: an account that has nothing but subjects of another."""
 
 
 class Keys:
@@ -98,7 +110,10 @@ class Keys:
         try:
             users = {key: User(**{**told, "runs": tuple(told["runs"])}) for key, told in record["users"].items()}
             keys = Key.of(record["key"]), Key.of(record["signing"])
-            return Tenant(name, *keys, Limits(**record["limits"]), users, record["revoked"], record["retiring"])
+            visit = record.get("visits")  # not in what earlier versions wrote
+            visits = Visit(visit["host"], visit["account"], tuple(visit["subjects"])) if visit else None
+            limits = Limits(**record["limits"])
+            return Tenant(name, *keys, limits, users, record["revoked"], record["retiring"], visits)
         except (LookupError, TypeError, ValueError) as error:
             raise self._damaged(self._place(name), error) from error
 
@@ -111,6 +126,7 @@ class Keys:
             "users": {key: _told(user) for key, user in tenant.users.items()},
             "revoked": dict(tenant.revoked),
             "retiring": tenant.retiring,
+            "visits": None if tenant.visits is None else asdict(tenant.visits),
         }
         self._write(self._place(tenant.name), record)
 

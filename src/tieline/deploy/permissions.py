@@ -33,6 +33,7 @@ ROLES = ("operator", "reader")
 OWN_KEY = subjects.key_of("*")
 """In credentials it is the user's own key alone."""
 
+_ANSWERED = ("tieline.", "ingress.")  # requests on these subjects are answered
 _OBJECTS = "OBJ_TIELINE"
 _READING = "reads what the bus holds"
 
@@ -67,11 +68,11 @@ def inbox_of(name: str) -> str:
 def grants_of(pod: Pod, names: Iterable[str]) -> list[Grant]:
     """What one process that runs ``names`` needs, in the order of the names; each subject once.
 
-    A name is an agent of the pod, ``tools``, ``audit`` or ``metrics``, or a role: ``reader`` looks at everything,
-    ``operator`` does everything inside the account. `BadDeclaration` for another.
+    A name is an agent of the pod, ``tools``, ``audit``, ``metrics`` or ``gateway``, or a role: ``reader`` looks at
+    everything, ``operator`` does everything inside the account. `BadDeclaration` for another.
     """
     wanted = list(dict.fromkeys(names))
-    has = [*pod.agents, *(["tools"] if pod.tools else []), "audit", "metrics", *ROLES]
+    has = [*pod.agents, *(["tools"] if pod.tools else []), "audit", "metrics", "gateway", *ROLES]
     if unknown := [name for name in wanted if name not in has]:
         raise BadDeclaration(
             f"pod {pod.name} has no {', '.join(unknown)} that needs credentials; it has {', '.join(has)}"
@@ -102,7 +103,7 @@ def permissions_of(grants: Iterable[Grant], inbox: str) -> Permissions:
         publish=tuple(grant.subject for grant in said if grant.verb == "publish"),
         subscribe=(f"{inbox}.>", *(grant.subject for grant in said if grant.verb == "subscribe")),
         deny_publish=tuple(grant.subject for grant in said if grant.verb == "deny publish"),
-        responses=(1, 5.0) if any(grant.subject.startswith("tieline.") for grant in said) else None,
+        responses=(1, 5.0) if any(grant.subject.startswith(_ANSWERED) for grant in said) else None,
     )
 
 
@@ -134,6 +135,8 @@ def _grants(pod: Pod, name: str) -> Iterator[Grant]:
             yield from _reader(name)
         case "audit":
             yield from _audit(pod)
+        case "gateway":
+            yield from _gateway(pod)
         case "tools":
             for tool in pod.tools.values():
                 yield from _tool(pod, tool)
@@ -269,6 +272,16 @@ def _reader(who: str) -> Iterator[Grant]:
     yield Grant("publish", "tieline.sum.*", who, "asks the accountant for the sum")
     for subject in ("partial.>", "nudge.>"):
         yield Grant("subscribe", subject, who, "follows what happens")
+
+
+def _gateway(pod: Pod) -> Iterator[Grant]:
+    who = "gateway"
+    yield Grant("subscribe", subjects.ingress("*", ">"), who, "takes what guests send")
+    for subject, model in pod.ingress.items():
+        yield Grant("publish", subject, who, f"guests may send {model.__name__}")
+    yield Grant("publish", "call.audit.*", who, "tells facts")
+    yield from _trust(who)
+    yield from _objects(who, "large messages of guests")
 
 
 def _audit(pod: Pod) -> Iterator[Grant]:

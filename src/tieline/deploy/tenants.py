@@ -8,16 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tieline.deploy.jwt import Key, Limits, account_jwt, credentials_text, issued, new_key, operator_jwt, user_jwt
-from tieline.deploy.keys import Keys, Operator, Tenant, User
+from tieline.deploy.jwt import (
+    Doors,
+    Key,
+    Limits,
+    account_jwt,
+    credentials_text,
+    issued,
+    new_key,
+    operator_jwt,
+    user_jwt,
+)
+from tieline.deploy.keys import Keys, Operator, Tenant, User, Visit
 from tieline.deploy.permissions import OWN_KEY, Grant, Permissions, inbox_of, permissions_of
 from tieline.errors import BadSettings, NotApplied
 from tieline.server.config import OperatorMode
 from tieline.settings import ConnectionSettings
-from tieline.subjects import key_of
+from tieline.subjects import ingress, key_of
 from tieline.wire.connection import Connection, NoAnswer
 
-__all__ = ["Told", "create", "issue", "operator_mode", "push", "remove", "revoke", "rotate", "token_of"]
+__all__ = ["Told", "create", "invite", "issue", "operator_mode", "push", "remove", "revoke", "rotate", "token_of"]
 
 _UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 _DELETE = "$SYS.REQ.CLAIMS.DELETE"
@@ -33,18 +43,44 @@ class Told:
 
 def create(keys: Keys, name: str, limits: Limits) -> Tenant:
     """A tenant of that name with these limits: made now, or changed to them. `BadSettings` for no name."""
-    if not name.replace("-", "").replace("_", "").isalnum() or name.lower() == "sys":
-        raise BadSettings(f"tenant {name!r}: use letters, digits, - and _, and not SYS")
+    _check_name(name)
     with keys.changing():
         keys.operator_or_new()
         try:
             tenant = replace(keys.tenant(name), limits=limits)
+            if tenant.visits is not None:
+                raise BadSettings(f"{name} is a guest of {tenant.visits.host}; tieline tenant invite changes it")
         except BadSettings:
             if (keys.folder / "tenants" / f"{name}.json").exists():
                 raise
             tenant = Tenant(name, new_key("account"), new_key("account"), limits)
         keys.keep(tenant)
     return tenant
+
+
+def _check_name(name: str) -> None:
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name.lower() == "sys":
+        raise BadSettings(f"tenant {name!r}: use letters, digits, - and _, and not SYS")
+
+
+def invite(keys: Keys, name: str, host: str, subjects: Iterable[str], limits: Limits) -> str:
+    """A guest of the tenant ``host``: an account without streams, from which these subjects lead to the gateway, and
+    nothing else anywhere. Made now, or changed. Its credentials, good for ever; those before end. No server is asked.
+    `BadSettings` for a name that is not its."""
+    wanted = tuple(dict.fromkeys(subjects))
+    with keys.changing():
+        visit = Visit(host, keys.tenant(host).key.public, wanted)
+        try:
+            guest = keys.tenant(name)
+        except BadSettings:
+            _check_name(name)
+            guest = Tenant(name, new_key("account"), new_key("account"), limits, visits=visit)
+        if guest.visits is None or guest.visits.host != host:
+            raise BadSettings(f"{name} is no guest of {host} but there already; give the guest another name")
+        keys.keep(replace(guest, limits=limits, visits=visit))
+    if guest.users:
+        revoke(keys, name, name)
+    return issue(keys, name, name, [Grant("publish", subject, name, f"a guest of {host}") for subject in wanted])
 
 
 def issue(
@@ -98,17 +134,23 @@ def rotate(keys: Keys, tenant: str, *, finish: bool) -> Tenant:
 
 
 def token_of(tenant: Tenant, operator: Operator) -> str:
-    """The account's JWT. Its name is its key: monitoring pages call an account by its name and are asked for its key,
-    and those that scale by a backlog, such as KEDA, know one of them (decision 0026)."""
-    key = tenant.key.public
+    """The account's JWT."""
     signing = (tenant.signing.public, *([tenant.retiring] if tenant.retiring else []))
-    return account_jwt(key, key, operator.signing, tenant.limits, signing, tenant.revoked)
+    return account_jwt(tenant.key.public, operator.signing, tenant.limits, signing, tenant.revoked, _doors(tenant))
+
+
+def _doors(tenant: Tenant) -> Doors:
+    """Every tenant may have guests. Who they are is in their own JWTs, which only the operator signs."""
+    if tenant.visits is None:
+        return Doors(out=ingress("*", ">"))
+    into = {subject: ingress(tenant.name, subject) for subject in tenant.visits.subjects}
+    return Doors(host=tenant.visits.account, into=into)
 
 
 def operator_mode(keys: Keys) -> OperatorMode:
     """What a server of ours is told: the operator, its system account, and every tenant there is now."""
     operator = keys.operator()
-    system = account_jwt(operator.system.public, "SYS", operator.signing, None, (), {})
+    system = account_jwt(operator.system.public, operator.signing, None, (), {})
     accounts = {operator.system.public: system}
     accounts |= {tenant.key.public: token_of(tenant, operator) for tenant in keys.tenants()}
     jwt = operator_jwt(operator.key, operator.name, operator.signing, operator.system.public)

@@ -46,6 +46,7 @@ class Attempt:
         self.past = NO_PAST
         self.steps = Steps(bus, duty.name, conversation, delivery)
         self.call = Conversation(conversation, duty.name, delivery.origin, delivery.stored, self.steps)
+        self.call.guest = delivery.headers.get(names.GUEST)
 
     @property
     def version(self) -> str:

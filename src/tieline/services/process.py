@@ -24,21 +24,22 @@ from tieline.settings import Settings
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.topology import consumers_of
 
-__all__ = ["AUDIT", "METRICS", "READY", "run_process"]
+__all__ = ["AUDIT", "GATEWAY", "METRICS", "READY", "run_process"]
 
 AUDIT = "audit"
 METRICS = "metrics"
+GATEWAY = "gateway"
 READY = b"ready\n"  # what a child writes to its --ready-fd
 
 log = logging.getLogger("tieline.process")
 
-_SERVICES = (AUDIT, METRICS)
+_SERVICES = (AUDIT, METRICS, GATEWAY)
 _PR_SET_PDEATHSIG = 1
 _CONSUMER_MISSING = frozenset({10014, 10059})
 
 
 def run_process(pod: Pod, names: Sequence[str], settings: Settings, on_ready: Callable[[], None]) -> int:
-    """Run ``names`` (agents, ``tools``, ``audit``, ``metrics``) of a pod until a stop signal; the exit code.
+    """Run ``names`` (agents, ``tools``, services) of a pod until a stop signal; the exit code.
 
     0 when everything was drained, 1 when a second signal cut that short. ``on_ready`` is called once all of them pull.
     Raises `BadDeclaration` for a name the pod has not, `Unreachable` when the server stays away and `ConsumerGone` when
@@ -124,6 +125,12 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
         group.create_task(accountant.run(bus, stop))
         group.create_task(deadletters.run(bus, stop))
         stops.append(stop.set)
+    if GATEWAY in names:
+        from tieline.services import gateway
+
+        closed = asyncio.Event()
+        group.create_task(gateway.run(bus, closed))
+        stops.append(closed.set)
     if METRICS in names and bus.settings.metrics_port is not None:
         from tieline.services import metrics
 

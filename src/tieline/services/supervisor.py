@@ -13,7 +13,7 @@ from tieline.errors import ProcessFailed
 from tieline.pod import Pod
 from tieline.runtime.host import names_of
 from tieline.services.child import Child
-from tieline.services.process import AUDIT, METRICS
+from tieline.services.process import AUDIT, GATEWAY, METRICS
 from tieline.wire.topology import consumers_of
 
 __all__ = ["Event", "Exited", "Logged", "Process", "Restarted", "Supervisor", "processes_of"]
@@ -69,7 +69,8 @@ type Event = Exited | Restarted | Logged
 
 
 def processes_of(pod: Pod, *, metrics: bool = False) -> list[Process]:
-    """The processes that make a whole pod: one an agent, one for all its tools, and the audit; ``metrics`` if asked."""
+    """The processes that make a whole pod: one an agent, one for all its tools, the audit, the gateway
+    where guests may send something; ``metrics`` if asked."""
     drains = {name: agent.limits.drain for name, agent in pod.agents.items()}
     drains["tools"] = max((tool.limits.drain for tool in pod.tools.values()), default=0.0)
     filters: dict[str, tuple[str, ...]] = {}
@@ -78,7 +79,7 @@ def processes_of(pod: Pod, *, metrics: bool = False) -> list[Process]:
         shown = tuple(subject for subject in consumer.filters if not subject.startswith("redrive."))
         filters[name] = filters.get(name, ()) + shown
     named = [Process(name, filters[name], drains[name] + _BEYOND_DRAIN) for name in names_of(pod)]
-    services = (AUDIT, METRICS) if metrics else (AUDIT,)
+    services = [AUDIT, *([METRICS] if metrics else []), *([GATEWAY] if pod.ingress else [])]
     return [*named, *(Process(name, (), _BEYOND_DRAIN) for name in services)]
 
 

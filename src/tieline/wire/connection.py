@@ -227,13 +227,16 @@ class Connection:
         except natsio.NATSError as error:
             raise NoAnswer(f"the server did not confirm what was sent: {error}") from error
 
-    def listen(self, subject: str, heard: Callable[[Received], None]) -> Listening:
-        """Call ``heard`` for each message on ``subject`` from now on, in order. Survives reconnects.
+    def listen(self, subject: str, heard: Callable[[Received], None], queue: str | None = None) -> Listening:
+        """Call ``heard`` for each message on ``subject`` from now on, in order. Survives reconnects. Each message goes
+        to one of those who listen with the same ``queue``.
 
         `Unreachable` when closed.
         """
         try:
-            return Listening(self._client.subscribe(subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1))
+            return Listening(
+                self._client.subscribe(subject, queue=queue, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1)
+            )
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
 

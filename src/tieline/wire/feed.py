@@ -17,6 +17,7 @@ _BATCH = 256
 _FORGOTTEN = 60  # seconds after which the server removes a feed that nobody reads
 _PAUSE = 0.5
 _STREAM_MISSING = 10059
+_PLACES = 12  # consumers made until one is where the stream's leader is; the server chooses, and forgets the others
 
 
 class Feed:
@@ -75,6 +76,18 @@ class Feed:
         return self._pending, self._last or 0
 
     async def _made(self) -> PullConsumer:
+        name, answer = await self._created()
+        for _ in range(_PLACES):
+            if await self._leads(answer):
+                break
+            name, answer = await self._created()
+        self._pending = int(answer.get("num_pending", 0))
+        # Where it begins, should the server die before the first message: "from now on" is from now, not from then.
+        self._last = max(self._last or 0, int(answer["delivered"]["stream_seq"]))
+        return PullConsumer(self._connection, self._stream, name)
+
+    async def _created(self) -> tuple[str, dict[str, Any]]:
+        """A consumer of its own, and what the server says of it. Raises like `Feed`."""
         name = f"feed-{os.urandom(6).hex()}"
         config: dict[str, Any] = {
             "name": name,
@@ -88,20 +101,26 @@ class Feed:
         }
         while True:
             try:
-                answer = await self._connection.api(
-                    f"CONSUMER.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": config}
-                )
+                body = {"stream_name": self._stream, "config": config}
+                return name, await self._connection.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
             except NoAnswer:
                 await asyncio.sleep(_PAUSE)
-                continue
             except ApiError as error:
                 if error.err_code == _STREAM_MISSING:
                     raise NotApplied(f"stream {self._stream} does not exist; `tieline apply` makes it") from error
                 raise NotApplied(f"stream {self._stream} cannot be read: {error}") from error
-            self._pending = int(answer.get("num_pending", 0))
-            # Where it begins, should the server die before the first message: "from now on" is from now, not from then.
-            self._last = max(self._last or 0, int(answer["delivered"]["stream_seq"]))
-            return PullConsumer(self._connection, self._stream, name)
+
+    async def _leads(self, answer: dict[str, Any]) -> bool:
+        """Whether the consumer was put where the stream's leader is. On another server it sees what that one has: one
+        that was just restarted may have nothing yet, and says so without an error."""
+        where = (answer.get("cluster") or {}).get("leader")
+        if not where:
+            return True  # no cluster
+        try:
+            info = await self._connection.api(f"STREAM.INFO.{self._stream}")
+        except (ApiError, NoAnswer):
+            return True  # nobody leads now, or we may not ask
+        return (info.get("cluster") or {}).get("leader") in (where, None)
 
     def _position(self) -> dict[str, Any]:
         if self._last is not None:
