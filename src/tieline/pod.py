@@ -26,8 +26,6 @@ class Pod:
     ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
     of its agents and tools. ``idle_end`` ends conversations that nobody ends: so long after its last write, a
     conversation's state goes (seconds or ``"12h"``; None: after the 30 days that the stream STATE keeps).
-    ``ingress`` are the messages that guests may send, each guest at ``ingress_rate``: programs with an account of
-    their own, whose messages come through the gateway.
     """
 
     def __init__(
@@ -38,8 +36,6 @@ class Pod:
         streams: tuple[Stream, ...] = (),
         limits: Limits | None = None,
         idle_end: str | float | None = None,
-        ingress: tuple[type[Message], ...] = (),
-        ingress_rate: Rate = Rate(20, burst=100),  # noqa: B008 - frozen
     ) -> None:
         if not _NAME.match(name):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
@@ -53,17 +49,11 @@ class Pod:
         self.tools: dict[str, Tool[..., Any]] = {}
         self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, streams))}
         self._check_streams()
-        self.ingress = {self.open_to_guests(model): model for model in ingress}
-        self.ingress_rate = ingress_rate
+        self.ingress: dict[str, type[Message]] = {}
+        self.ingress_rate = Rate(20, burst=100)
 
     def __repr__(self) -> str:
         return f"Pod({self.name!r}, {len(self.agents)} agents, {len(self.tools)} tools)"
-
-    def open_to_guests(self, model: type[Message]) -> str:
-        """The filter of a message that guests may send. `BadDeclaration` where no stream stores it."""
-        binding = binding_of(model)
-        self.stream_of(binding.filter)
-        return binding.filter
 
     def _check_streams(self) -> None:
         claimed: list[tuple[str, str]] = []
@@ -178,6 +168,18 @@ class Pod:
         wakers = {f"{agent}-waker" for agent in self.agents}
         if name in taken | wakers or f"{name}-waker" in taken:
             raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; every agent has its own")
+
+    def open_to_guests(self, *models: type[Message], rate: Rate | None = None) -> None:
+        """Let guests send these messages: programs with an account of their own, through the process ``gateway``.
+
+        ``rate`` is for each guest and gateway process; 20 a second, 100 of them at once after a pause, unless given.
+        `BadDeclaration` for a message that no stream stores.
+        """
+        for model in models:
+            subject = binding_of(model).filter
+            self.stream_of(subject)
+            self.ingress[subject] = model
+        self.ingress_rate = rate or self.ingress_rate
 
     def stream_of(self, subject: str) -> Stream:
         """The one stream that stores ``subject`` (or everything a filter matches). `BadDeclaration` where none does."""

@@ -42,7 +42,8 @@ class Desk(Pod):
     """A pod that is open to leads and turns, and to nothing else."""
 
     def __init__(self, rate: Rate = Rate(1000, burst=100)) -> None:  # noqa: B008 - frozen
-        super().__init__("desk", limits=QUICK, streams=TURNS, ingress=(Lead, Turn), ingress_rate=rate)
+        super().__init__("desk", limits=QUICK, streams=TURNS)
+        self.open_to_guests(Lead, Turn, rate=rate)
         self.taken: list[tuple[str, str, str | None]] = []
 
         @self.agent(limits=Limits(concurrency=4))
@@ -185,7 +186,8 @@ async def test_what_is_not_in_order_is_refused(
 
 async def test_what_the_pod_closed_since_is_refused(keys: Keys, tmp_path: Path) -> None:
     """The guest's account still leads there; the gateway goes by the pod as it is now."""
-    pod, closed = Desk(), Pod("desk", streams=TURNS, ingress=(Turn,))
+    pod, closed = Desk(), Pod("desk", streams=TURNS)
+    closed.open_to_guests(Turn)
     async with (
         served(keys, tmp_path) as server,
         desk(server, keys, pod),
@@ -270,7 +272,7 @@ async def test_who_is_invited_by_hand(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from tieline import Conversation, Message, Pod\n\n\n"
         'class Lead(Message, subject="call.intent.lead"):\n    call_id: str\n\n\n'
-        'pod = Pod("shop", ingress=(Lead,))\n\n\n'
+        'pod = Pod("shop")\npod.open_to_guests(Lead)\n\n\n'
         "@pod.agent\nasync def clerk(lead: Lead, call: Conversation) -> None:\n"
         '    open("done", "a").write(f"{call.id} {call.guest}\\n")\n'
     )
@@ -314,4 +316,6 @@ def test_a_guest_is_one_tenants_alone(keys: Keys) -> None:
 
 def test_a_pod_that_opens_nothing_needs_no_gateway() -> None:
     assert [process.name for process in processes_of(Pod("closed"))] == ["audit"]
-    assert [process.name for process in processes_of(Pod("open", ingress=(Lead,)))] == ["audit", "gateway"]
+    pod = Pod("open")
+    pod.open_to_guests(Lead)
+    assert [process.name for process in processes_of(pod)] == ["audit", "gateway"]

@@ -84,7 +84,7 @@ def invite(
     closed = [subject for subject in wanted if not any(covers(own, subject) for own in declared.ingress)]
     if closed or not wanted:
         what = f"does not open {', '.join(closed)}" if closed else "opens nothing"
-        raise BadSettings(f"pod {declared.name} {what} to guests; name the messages in Pod(ingress=(…,))")
+        raise BadSettings(f"pod {declared.name} {what} to guests; name them in pod.open_to_guests(…)")
     limits = Limits(storage=0, memory=0, connections=connections, payload=byte_count("--payload", payload))
     place = keys / "creds" / name / f"{name}.creds"
     store.write_credentials(place, tenants.invite(store, name, host, wanted, limits))
