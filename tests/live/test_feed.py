@@ -12,6 +12,7 @@ from support.office import consumer_info, settings, stored
 from tieline import Bus, NotApplied, Pod, connect
 from tieline.testing import Proxy, Server, eventually
 from tieline.wire import topology
+from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
 
@@ -58,6 +59,46 @@ async def test_to_the_end_and_no_further(nats_server: Server) -> None:
         books = await stored(bus, "call.intent.book")
         assert [delivery.seq for delivery in books] == list(range(1, 601))
         assert len(await stored(bus, "call.intent.*")) == 601
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_what_is_deleted_while_it_is_read_is_not_waited_for(
+    nats_server: Server, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """It was counted when the reading began."""
+    async with applied(nats_server.url) as bus:
+        await fill(bus, 0, 3)
+        fetch = PullConsumer.fetch
+
+        async def late(consumer: PullConsumer, most: int) -> list[Delivery]:
+            await bus.connection.api("STREAM.PURGE.CALL_INTENT", {"keep": left} if left else {})
+            monkeypatch.setattr(PullConsumer, "fetch", fetch)
+            return await consumer.fetch(most)
+
+        monkeypatch.setattr(PullConsumer, "fetch", late)
+        async with asyncio.timeout(20):
+            assert len(await stored(bus, "call.intent.book")) == left
+
+
+async def test_a_last_message_that_is_lost_on_the_way_is_read_again(
+    nats_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with applied(nats_server.url) as bus:
+        await fill(bus, 0, 3)
+        fetch = PullConsumer.fetch
+        lost: list[Delivery] = []
+
+        async def lossy(consumer: PullConsumer, most: int) -> list[Delivery]:
+            found = await fetch(consumer, most)
+            if not lost and found[-1].seq == 3:
+                lost.append(found.pop())
+                return found or await fetch(consumer, most)
+            return found
+
+        monkeypatch.setattr(PullConsumer, "fetch", lossy)
+        async with asyncio.timeout(20):
+            assert [one.seq for one in await stored(bus, "call.intent.book")] == [1, 2, 3]
+        assert lost
 
 
 async def test_from_a_sequence_or_a_time(nats_server: Server) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["Feed", "pending"]
 _BATCH = 256
 _FORGOTTEN = 60  # seconds after which the server removes a feed that nobody reads
 _PAUSE = 0.5
+_LOOK = 1.0  # seconds without a message, after which one that reads to the end looks whether there is one still
 _STREAM_MISSING = 10059
 _PLACES = 12  # consumers made until one is where the stream's leader is; the server chooses, and forgets the others
 
@@ -52,8 +54,7 @@ class Feed:
             try:
                 if self._to_end and not self._pending:
                     return
-                while True:
-                    batch = await consumer.fetch(_BATCH)
+                while (batch := await self._next(consumer, expected)) is not None:
                     for delivery in batch:
                         if delivery.nth != expected:
                             break  # one was lost on the way: read again from the last one
@@ -63,12 +64,32 @@ class Feed:
                         if self._to_end and not delivery.left:
                             return
                     else:
-                        continue
+                        if batch:
+                            continue
                     break
+                else:
+                    return
             except ConsumerGone:
                 await asyncio.sleep(_PAUSE)  # the server restarted: it keeps no memory of feeds
             finally:
                 await consumer.close()
+
+    async def _next(self, consumer: PullConsumer, expected: int) -> list[Delivery] | None:
+        """What comes next; None where nothing will, because what was still to come has been deleted meanwhile. Empty
+        where some was lost on the way."""
+        suspect = False
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK if self._to_end else None):
+                    return await consumer.fetch(_BATCH)
+            except TimeoutError:
+                if suspect:
+                    return []
+            with suppress(ApiError, NoAnswer):
+                info = await self._connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
+                if not info["num_pending"] and int(info["delivered"]["consumer_seq"]) < expected:
+                    return None
+                suspect = not info["num_pending"]  # delivered, and not here: it may be on its way
 
     async def position(self) -> tuple[int, int]:
         """How many messages there are to read now, and the sequence before the first that may be one."""
