@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,9 @@ class EmbeddedServer:
     ``async with EmbeddedServer(config) as server`` starts it and stops it at the end. Not for two tasks at once.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, launcher: Sequence[str] = ()) -> None:
+        """``launcher`` is a command that becomes the one that follows it, such as ``nsenter``."""
+        self._launcher = tuple(launcher)
         self.config = replace(config, data=config.data.absolute())
         self._process: ServerProcess | None = None  # the last run, ended or not
         self._ports: Ports | None = None  # of the first start; later ones keep them
@@ -144,7 +147,7 @@ class EmbeddedServer:
             ) from error
         try:
             since = self._prepare()
-            command = [str(find_binary()), "-c", str(data / "nats.conf")]
+            command = [*self._launcher, str(find_binary()), "-c", str(data / "nats.conf")]
             self._process = ServerProcess(command, log=self.log, lock=lock)
             note_pid(lock, self._process.pid)
         except OSError as error:

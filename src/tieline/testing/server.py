@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,8 +18,9 @@ class Server:
     stops it.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
-        self.embedded = EmbeddedServer(config)
+    def __init__(self, config: ServerConfig, launcher: Sequence[str] = ()) -> None:
+        """``launcher`` is a command that becomes the server, such as ``nsenter``."""
+        self.embedded = EmbeddedServer(config, launcher)
 
     @property
     def config(self) -> ServerConfig:

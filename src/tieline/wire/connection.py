@@ -13,6 +13,7 @@ import natsio
 
 from tieline.errors import BadSettings, Unreachable
 from tieline.settings import ConnectionSettings
+from tieline.wire.alone import Alone
 from tieline.wire.credentials import read_credentials
 
 __all__ = ["ApiError", "Connection", "Forbidden", "Listening", "NoAnswer", "Received", "headers_of"]
@@ -21,6 +22,8 @@ log = logging.getLogger("tieline.connection")
 
 type Received = natsio.Msg
 
+_API = "$JS.API."
+_NOT_NOW = 503  # of an API error: this server has no leader to ask
 _RECONNECT_FIRST = 0.1  # seconds; a restarted server is met within this and the jitter
 _RECONNECT_LAST = 2.0
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(\S+)"', re.IGNORECASE)
@@ -112,6 +115,8 @@ class Connection:
         self._budget: asyncio.TimerHandle | None = None
         self._closing = False
         self._refused = ""  # the server's words, where it does not take our credentials
+        several = len(settings.servers) > 1 or len(client.server_info.get("connect_urls") or ()) > 1
+        self.alone = Alone(client.force_reconnect if several else None)
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_reconnect: list[Callable[[], None]] = []
         self.on_forbidden: list[Callable[[str], None]] = []
@@ -183,11 +188,15 @@ class Connection:
         credentials do not allow it; `Unreachable` when closed."""
         try:
             with _Asking(self._asking, subject):
-                return await self._client.request(subject, payload, timeout=wait, headers=headers)
+                reply = await self._client.request(subject, payload, timeout=wait, headers=headers)
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
         except (natsio.NoRespondersError, natsio.TimeoutError, natsio.ReconnectBufExceededError) as error:
+            self.alone.unanswered()
             raise NoAnswer(str(error)) from error
+        if not subject.startswith(_API):
+            self.alone.answered()
+        return reply
 
     async def request_all(self, subject: str, payload: bytes) -> list[Received]:
         """All replies of a batched direct get, up to the end-of-batch status (ADR-31). `NoAnswer` where none came."""
@@ -205,11 +214,17 @@ class Connection:
     async def api(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API call (``$JS.API.<endpoint>``). `ApiError` for the server's no, `NoAnswer` for silence."""
         payload = b"" if body is None else json.dumps(body).encode()
-        reply = await self.request(f"$JS.API.{endpoint}", payload)
+        reply = await self.request(f"{_API}{endpoint}", payload)
         answer: dict[str, Any] = json.loads(reply.payload)
-        if "error" in answer:
-            raise ApiError(answer["error"])
-        return answer
+        if "error" not in answer:
+            self.alone.answered()
+            return answer
+        error = ApiError(answer["error"])
+        if error.code == _NOT_NOW:
+            self.alone.unanswered()
+        else:
+            self.alone.answered()
+        raise error
 
     async def send(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, reply: str | None = None

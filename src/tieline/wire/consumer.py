@@ -84,6 +84,7 @@ class PullConsumer:
                 async with asyncio.timeout(_SILENCE):
                     await self._wake.wait()
             except TimeoutError:
+                self._connection.alone.unanswered()
                 self._forget()  # not even a heartbeat: the pull died with its server
 
     async def close(self) -> None:

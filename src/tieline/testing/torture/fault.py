@@ -32,3 +32,9 @@ class Fault:
     sync: str = "always"
     store: int | None = None
     """MiB of the file system that the server gets of its own; None: a folder like any."""
+
+    apart: bool = False
+    """Each server is in a network of its own."""
+
+    powered: bool = False
+    """Each server has a disk of its own, which can lose its power."""

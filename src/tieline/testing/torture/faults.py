@@ -3,8 +3,18 @@
 from collections.abc import Iterable
 
 from tieline.errors import BadSettings
-from tieline.testing.torture.fault import Fault
+from tieline.testing.torture.disks import no_disk
+from tieline.testing.torture.fault import Fault, Strike
 from tieline.testing.torture.faults_data import hostile_payloads, rot, rotten_meta
+from tieline.testing.torture.faults_machines import (
+    bridge,
+    cut_the_leader,
+    deafen_the_leader,
+    lossy,
+    power_all,
+    power_dance,
+    power_fresh,
+)
 from tieline.testing.torture.faults_processes import (
     ambiguous,
     audit_away,
@@ -29,16 +39,28 @@ from tieline.testing.torture.faults_servers import (
     syncs_fail,
 )
 from tieline.testing.torture.load import Plan
+from tieline.testing.torture.network import no_network
 
 __all__ = ["FAULTS", "chosen"]
 
-_NETWORK = "needs each server in a network of its own"
-_POWER = "needs a file system on a device that can lose its power"
+_LONG = Plan(lanes=6, jobs=60, pause=0.3)
 _TENANTS = "needs tenants, and is tested beside them (tests/live/test_permissions.py)"
 
 
 def _elsewhere(number: int, name: str, breaks: str, why: str) -> Fault:
     return Fault(number=number, name=name, breaks=breaks, strike=None, why_not=lambda: why)
+
+
+def _apart(number: int, name: str, breaks: str, strike: Strike) -> Fault:
+    return Fault(
+        number=number, name=name, breaks=breaks, strike=strike, servers=3, apart=True, why_not=no_network, plan=_LONG
+    )
+
+
+def _powered(number: int, name: str, breaks: str, strike: Strike) -> Fault:
+    return Fault(
+        number=number, name=name, breaks=breaks, strike=strike, servers=3, powered=True, why_not=no_disk, plan=_LONG
+    )
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -54,13 +76,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(number=4, name="kill-all", breaks="kill -9 every server", strike=kill_all),
     Fault(number=5, name="pause-leader", breaks="SIGSTOP the server for 12 s", strike=freeze_the_leader),
     Fault(number=6, name="pause-client-side", breaks="SIGSTOP a clerk past its ack wait", strike=frozen_clerk),
-    _elsewhere(7, "cut-leader-peers", "the leader alone with its clients", _NETWORK),
-    _elsewhere(8, "deaf-leader", "the leader is heard and hears nothing", _NETWORK),
-    _elsewhere(9, "bridge", "followers cut from each other", _NETWORK),
-    _elsewhere(10, "lossy-20", "one packet in five is lost", _NETWORK),
-    _elsewhere(11, "power-all", "power loss of every server", _POWER),
-    _elsewhere(12, "power-dance", "power losses one after another", _POWER),
-    _elsewhere(13, "power-fresh", "power loss of a new stream", _POWER),
+    _apart(7, "cut-leader-peers", "the leader alone with its clients", cut_the_leader),
+    _apart(8, "deaf-leader", "the leader is heard and hears nothing", deafen_the_leader),
+    _apart(9, "bridge", "followers cut from each other", bridge),
+    _apart(10, "lossy-20", "one packet in five is lost", lossy),
+    _powered(11, "power-all", "power loss of every server", power_all),
+    _powered(12, "power-dance", "power loss of one, others frozen", power_dance),
+    _powered(13, "power-fresh", "power loss of a new stream", power_fresh),
     Fault(number=14, name="fsync-eio", breaks="fsync gives EIO", strike=syncs_fail, why_not=no_strace),
     Fault(number=15, name="disk-full", breaks="no room on the disk", strike=fill_the_disk, why_not=not_root, store=96),
     Fault(number=16, name="bit-rot", breaks="flipped bytes in one copy", strike=rot, servers=3, sync="2m"),

@@ -17,7 +17,9 @@ from tieline.services.supervisor import Exited, Logged, Process, Supervisor, pro
 from tieline.settings import ConnectionSettings, PublishSettings, Settings
 from tieline.testing.cluster import Cluster
 from tieline.testing.server import Server
+from tieline.testing.torture.disks import Disk, disk_at
 from tieline.testing.torture.effects import Effects
+from tieline.testing.torture.network import Network, network_of
 from tieline.testing.torture.office import pod
 from tieline.testing.waiting import eventually
 from tieline.wire.connection import ApiError, NoAnswer
@@ -40,6 +42,8 @@ class Field:
     first: Supervisor
     second: Supervisor
     folder: Path
+    disks: dict[str, Disk]
+    network: Network | None
     said: list[str] = field(default_factory=list)
     ends: list[Exited] = field(default_factory=list)
     over: Callable[[], bool] = bool
@@ -49,6 +53,12 @@ class Field:
     def server(self) -> Server:
         """The only server, or the first of the cluster."""
         return self.nodes[0]
+
+    @property
+    def net(self) -> Network:
+        """The network between the servers, where the fault asked for one."""
+        assert self.network is not None
+        return self.network
 
     @property
     def effects(self) -> Path:
@@ -94,6 +104,10 @@ class Needs(Protocol):
     def reconnect(self) -> float: ...
     @property
     def store(self) -> int | None: ...
+    @property
+    def apart(self) -> bool: ...
+    @property
+    def powered(self) -> bool: ...
 
 
 @asynccontextmanager
@@ -104,10 +118,15 @@ async def field_of(folder: Path, needs: Needs) -> AsyncIterator[Field]:
     with Effects(effects):  # made before several processes want to
         pass
     async with AsyncExitStack() as stack:
+        if needs.powered:
+            config = replace(config, max_file_store=_RESERVED)
         if needs.store is not None:  # the streams reserve more than there is: the disk is full before they are
             config = replace(config, max_file_store=_RESERVED)
             stack.enter_context(_mounted(config.data, needs.store))
-        cluster: Cluster | Server = Cluster(config, needs.servers) if needs.servers > 1 else Server(config)
+        network = stack.enter_context(network_of(needs.servers)) if needs.apart else None
+        place = None if network is None else lambda number: (network.address(number), network.launcher(number))
+        cluster: Cluster | Server = Cluster(config, needs.servers, place) if needs.servers > 1 else Server(config)
+        disks = _powered(cluster, folder / "images", stack) if needs.powered else {}
         await stack.enter_async_context(cluster)
         nodes = cluster.nodes if isinstance(cluster, Cluster) else (cluster,)
         urls = tuple(node.url for node in nodes)
@@ -120,7 +139,7 @@ async def field_of(folder: Path, needs: Needs) -> AsyncIterator[Field]:
         stack.enter_context(_Environment({"TIELINE_RECONNECT": f"{needs.reconnect:g}"}))
         first = await stack.enter_async_context(Supervisor(_REFERENCE, urls))
         second = await stack.enter_async_context(Supervisor(_REFERENCE, urls))
-        there = Field(nodes, bus, first, second, folder)
+        there = Field(nodes, bus, first, second, folder, disks, network)
         everything = processes_of(pod)
         for supervisor, processes in ((first, everything), (second, _working(everything))):
             listening = asyncio.create_task(_listen(supervisor, there))
@@ -131,6 +150,12 @@ async def field_of(folder: Path, needs: Needs) -> AsyncIterator[Field]:
         yield there
         for node in nodes:  # a frozen server would outlast the end of its pod
             os.kill(node.pid, signal.SIGCONT) if node.embedded.running else None
+
+
+def _powered(cluster: Cluster | Server, images: Path, stack: AsyncExitStack) -> dict[str, Disk]:
+    """A disk for each server, by its name."""
+    nodes = cluster.nodes if isinstance(cluster, Cluster) else (cluster,)
+    return {node.config.server_name: stack.enter_context(disk_at(node.config.data, images)) for node in nodes}
 
 
 def _working(processes: Iterable[Process]) -> list[Process]:
