@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _RUN = ("tieline", "oneroof", "pytest")
 _BIN = Path(sys.executable).parent
-_LIMIT = 30.0  # seconds for one command
+_LIMIT = 60.0  # seconds for one command
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def page_run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("TIELINE_SERVERS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TIELINE_", "PYTEST_"))}
     env |= {"PYTHONPATH": str(folder), "COLUMNS": "160", "NO_COLOR": "1"}
+    env["PYTEST_DEBUG_TEMPROOT"] = str(tmp_path)  # a pytest inside would tidy up what earlier runs of ours left
     run = Page(folder, lambda: str(request.getfixturevalue("nats_url")), env)
     before = set(sys.modules)
     try:

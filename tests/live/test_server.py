@@ -496,6 +496,7 @@ def run_pytest(folder: Path, test: str, *options: str) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", *options],
         cwd=folder,
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(folder)},
         capture_output=True,
         text=True,
         check=False,

@@ -19,7 +19,7 @@ from tieline.runtime.bus import Bus
 from tieline.services.expiries import Expiries
 from tieline.services.ledger import Account, Holes, Row
 from tieline.services.stopping import until_stopped
-from tieline.wire.connection import Received
+from tieline.wire.connection import NoAnswer, Received
 from tieline.wire.feed import Feed
 from tieline.wire.topology import consumer_infos, consumers_of, is_waker
 
@@ -65,15 +65,23 @@ class Accountant:
                 group.create_task(reading)
             while True:
                 await asyncio.sleep(_EVERY)
-                await self._look()
-                await self._tell()
+                try:
+                    await self._look()
+                    await self._tell()
+                except NoAnswer as silence:
+                    log.warning("the accountant cannot look now: %s", silence)
                 self._say_whether_it_lags()
 
     async def catch_up(self) -> None:
         """Read everything that is there now, then return."""
         await self._look()  # first: what is acknowledged now has its facts and records on the bus before we read them
-        for reading in self._readings(to_end=True):
-            await reading
+        readings = self._readings(to_end=True)
+        try:
+            for reading in readings:
+                await reading
+        finally:
+            for reading in readings:
+                reading.close()
         await self._look()
 
     async def rows(self) -> list[Row]:

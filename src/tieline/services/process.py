@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tieline.errors import BadDeclaration, BadSettings, TielineError, first_of
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.runtime.host import Host, names_of
+from tieline.services.clocks import disagreement
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.settings import Settings
@@ -148,18 +150,23 @@ async def _until_lost(bus: Bus) -> None:
 
 async def _announce(bus: Bus, names: list[str], on_ready: Callable[[], None]) -> None:
     """Say that this process is ready: connected, its consumers are there, and the server has its first pulls."""
+    said = ""
     durables = {*names, *(f"tool-{tool}" for tool in bus.pod.tools if "tools" in names)}
     for consumer in consumers_of(bus.pod):
         if consumer.durable not in durables:
             continue
         try:
-            await bus.connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
+            asked = time.time()
+            info = await bus.connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
+            said = said or disagreement(info, asked, time.time())
         except ApiError as error:
             if error.err_code in _CONSUMER_MISSING:
                 return  # the pull finds the same and ends this process with it
             log.warning("consumer %s of %s: %s", consumer.durable, consumer.stream, error)
         except NoAnswer:
             log.info("consumer %s of %s: may not be asked about", consumer.durable, consumer.stream)
+    if said:
+        log.error("%s", said)
     await bus.connection.flush()  # pulls went out before: when this returns, the server has read them
     log.info("ready: %s", ", ".join(names))
     on_ready()

@@ -23,7 +23,7 @@ log = logging.getLogger("tieline.connection")
 type Received = natsio.Msg
 
 _API = "$JS.API."
-_NOT_NOW = 503  # of an API error: this server has no leader to ask
+_NO_LEADER = 10008  # "JetStream system temporarily unavailable": the servers have no leader for now
 _RECONNECT_FIRST = 0.1  # seconds; a restarted server is met within this and the jitter
 _RECONNECT_LAST = 2.0
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(\S+)"', re.IGNORECASE)
@@ -212,7 +212,8 @@ class Connection:
         raise NoAnswer(f"{subject}: {len(replies)} replies and no end of the batch")
 
     async def api(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A JetStream API call (``$JS.API.<endpoint>``). `ApiError` for the server's no, `NoAnswer` for silence."""
+        """A JetStream API call (``$JS.API.<endpoint>``). `ApiError` for the server's no, `NoAnswer` for silence, and
+        where the servers have no leader to ask for now."""
         payload = b"" if body is None else json.dumps(body).encode()
         reply = await self.request(f"{_API}{endpoint}", payload)
         answer: dict[str, Any] = json.loads(reply.payload)
@@ -220,10 +221,10 @@ class Connection:
             self.alone.answered()
             return answer
         error = ApiError(answer["error"])
-        if error.code == _NOT_NOW:
+        if error.err_code == _NO_LEADER:
             self.alone.unanswered()
-        else:
-            self.alone.answered()
+            raise NoAnswer(str(error))
+        self.alone.answered()
         raise error
 
     async def send(

