@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from support.office import settings, stored
 
-from tieline import Bus, Conversation, Message, Pod, connect
+from tieline import Bus, Conversation, Host, Message, Pod, connect
 from tieline.errors import NotApplied, ServerFailed
 from tieline.server import ServerConfig
 from tieline.testing import Cluster, Server, eventually
 from tieline.testing.torture.disks import disk_at, no_disk
 from tieline.testing.torture.network import network_of, no_network
+from tieline.wire.connection import ApiError, NoAnswer
 
 
 class Book(Message, subject="call.intent.book"):
@@ -123,3 +124,47 @@ async def test_a_process_leaves_a_server_that_is_cut_off(tmp_path: Path) -> None
                 assert bus.connection.server["server_name"] in ("cut-n2", "cut-n3")
                 found = await eventually(lambda: stored(bus, "call.intent.book"), what="the message", within=60)
                 assert len(found) == 1
+
+
+async def test_an_answer_that_a_server_has_by_itself_keeps_nobody_there(tmp_path: Path) -> None:
+    """One that is cut off goes on answering infos of what it led."""
+    if why := no_network():
+        pytest.skip(why)
+    pod, taken = Pod("office"), []
+
+    @pod.agent
+    async def booking(book: Book, _: Conversation) -> None:
+        taken.append(book.call_id)
+
+    with network_of(3) as network:
+        config = ServerConfig(data=tmp_path, sync="2m", server_name="cut")
+        place = lambda number: (network.address(number), network.launcher(number))  # noqa: E731
+        async with Cluster(config, 3, place) as cluster:
+            async with connect(pod, settings=settings(cluster.nodes[0].url)) as bus:
+                await bus.apply()
+                info = await bus.connection.api("STREAM.INFO.CALL_INTENT")
+            leader = next(n for n in range(3) if cluster.nodes[n].config.server_name == info["cluster"]["leader"])
+            others = [n for n in range(3) if n != leader]
+            alone, well = cluster.nodes[leader].url, cluster.nodes[others[0]].url
+            async with (
+                connect(pod, settings=settings(alone)) as there,
+                connect(pod, settings=settings(well, patience=120.0)) as here,
+            ):
+                asking = asyncio.create_task(ask_without_end(there))
+                host = Host(there, ["booking"])
+                running = asyncio.create_task(host.run())
+                for other in others:
+                    network.cut(leader, other)
+                await here.publish(Book(call_id="c1"))
+                await eventually(lambda: taken, what="the message", within=100)
+                host.stop()
+                await running
+                asking.cancel()
+    assert taken == ["c1"]
+
+
+async def ask_without_end(bus: Bus) -> None:
+    while True:
+        with suppress(ApiError, NoAnswer):
+            await bus.connection.api("STREAM.INFO.CALL_INTENT")
+        await asyncio.sleep(0.3)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 __all__ = ["Alone"]
 
@@ -24,9 +25,12 @@ class Alone:
         self._since: float | None = None  # of the first question without an answer, since the last answer
         self._leaving: asyncio.Task[None] | None = None
 
-    def answered(self) -> None:
-        """Somebody who is not this process answered."""
-        self._since = None
+    def answered(self, cluster: Mapping[str, Any] | None = None) -> None:
+        """Somebody who is not this process answered. ``cluster`` is what an info says of the leader and the replicas:
+        a server that is cut off answers infos too, for as long as it is, and says there that it hears of nobody."""
+        replicas = cluster.get("replicas", ()) if cluster else ()
+        if not replicas or (cluster and cluster.get("leader") and any(replica["current"] for replica in replicas)):
+            self._since = None
 
     def unanswered(self) -> None:
         """Nobody did, or the server said that it cannot for now."""

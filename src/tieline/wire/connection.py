@@ -218,7 +218,7 @@ class Connection:
         reply = await self.request(f"{_API}{endpoint}", payload)
         answer: dict[str, Any] = json.loads(reply.payload)
         if "error" not in answer:
-            self.alone.answered()
+            self.alone.answered(answer.get("cluster"))
             return answer
         error = ApiError(answer["error"])
         if error.err_code == _NO_LEADER:

@@ -3,9 +3,7 @@
 Nothing here deletes. What holds messages is changed in place or left alone and said so.
 """
 
-import asyncio
 import itertools
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from tieline.pod import Pod
 from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.peers import ask
 from tieline.wire.versions import refuse_old
 
 __all__ = [
@@ -40,7 +39,6 @@ _MAX_DELIVER = 1000  # a far backstop: attempts are counted by us, because the s
 _MAX_ACK_PENDING = 10_000  # fleet-wide, well above all slots: sleepers and slow handlers never stop the others
 _NANO = 1_000_000_000
 _STREAM_MISSING, _STREAM_EXISTS, _CONSUMER_MISSING, _CONSUMER_EXISTS = 10059, 10058, 10014, 10148
-_NO_PEERS, _PEERS, _PEERS_LOOK = 10005, 10.0, 0.25  # a cluster's leader knows others as offline until they have spoken
 _FIXED = frozenset({"storage", "retention", "max_consumers", "ack_policy", "deliver_policy"})  # set at creation only
 _ONE_WAY = frozenset({"allow_msg_ttl", "allow_msg_schedules", "deny_delete", "deny_purge"})  # on, never off
 _SHRINKING = frozenset({"max_age", "max_bytes", "max_msgs_per_subject"})  # lowering one deletes what no longer fits
@@ -237,7 +235,7 @@ async def apply(connection: Connection, pod: Pod, *, force: bool = False) -> lis
 
 async def _config(connection: Connection, item: _Item) -> Config | None:
     try:
-        answer = await connection.api(item.endpoint("INFO"))
+        answer = await ask(connection, item.endpoint("INFO"))
     except ApiError as error:
         if error.err_code in (_STREAM_MISSING, _CONSUMER_MISSING):
             return None
@@ -322,18 +320,15 @@ def _refuse_strangers(item: _Item, have: Config | None, pod: Pod) -> None:
 async def _create(connection: Connection, item: _Item) -> bool:
     """False where somebody else made it first, differently."""
     body = item.wanted if not item.durable else {"stream_name": item.stream, "config": item.wanted, "action": "create"}
-    until = time.monotonic() + _PEERS
-    while True:
-        try:
-            await connection.api(item.endpoint("CREATE"), body)
-        except ApiError as error:
-            if error.err_code in (_STREAM_EXISTS, _CONSUMER_EXISTS):
-                return False
-            if error.err_code == _NO_PEERS and time.monotonic() < until:
-                await asyncio.sleep(_PEERS_LOOK)
-                continue
-            raise NotApplied(f"{item.kind} {item.name} cannot be made: {error}") from error
-        return True
+    try:
+        await ask(connection, item.endpoint("CREATE"), body)
+    except ApiError as error:
+        if error.err_code in (_STREAM_EXISTS, _CONSUMER_EXISTS):
+            return False
+        raise NotApplied(f"{item.kind} {item.name} cannot be made: {error}") from error
+    except NoAnswer as silence:
+        raise NotApplied(f"{item.kind} {item.name} may not be made, apply again: {silence}") from silence
+    return True
 
 
 async def _update(connection: Connection, item: _Item, have: Config, changes: list[Change]) -> None:
@@ -346,12 +341,14 @@ async def _update(connection: Connection, item: _Item, have: Config, changes: li
     try:
         if item.durable:
             body = {"stream_name": item.stream, "config": config, "action": "update"}
-            await connection.api(item.endpoint("CREATE"), body)
+            await ask(connection, item.endpoint("CREATE"), body)
         else:
-            await connection.api(item.endpoint("UPDATE"), config)
+            await ask(connection, item.endpoint("UPDATE"), config)
     except ApiError as error:
         fields = ", ".join(change.field for change in changes if change.action == "update")
         raise NotApplied(f"{item.kind} {item.name}: the server refuses to change {fields}: {error}") from error
+    except NoAnswer as silence:
+        raise NotApplied(f"{item.kind} {item.name} may not be changed, apply again: {silence}") from silence
 
 
 async def _extra(connection: Connection, pod: Pod) -> list[Change]:
