@@ -223,6 +223,43 @@ async def test_paused_consumers_deliver_nothing_and_go_on_by_themselves(nats_ser
     assert 0 < held[0] <= 60e9, "a backup that dies must not hold the agents for ever"
 
 
+async def test_a_backup_that_is_killed_leaves_no_backup_and_lets_go(nats_server: Server, tmp_path: Path) -> None:
+    """It waits for a handler that does not end, and dies."""
+    (tmp_path / "shop.py").write_text("import asyncio\n" + SHOP.replace(" ...", " await asyncio.sleep(600)"))
+    url = nats_server.url
+    assert (await tieline("apply", "shop", cwd=tmp_path, url=url)).code == 0
+    assert (await tieline("pub", "call.intent.book", '{"callId": "c1"}', cwd=tmp_path, url=url)).code == 0
+    async with (
+        started("run", "shop", "booking", cwd=tmp_path, url=url),
+        connect(Pod("desk"), settings=settings(url)) as bus,
+    ):
+        await eventually(lambda: held_by(bus, "num_ack_pending"), what="the handler at work")
+        async with started("backup", "shop", "--to", "b", "--settle", "10m", cwd=tmp_path, url=url) as backup:
+            await eventually(lambda: held_by(bus, "pause_remaining"), what="the pause")
+            backup.process.kill()
+            await backup.process.wait()
+        assert left_in(tmp_path) == ["b.partial"]
+        assert 0 < await held_by(bus, "pause_remaining") <= 60e9
+        again = await tieline("backup", "shop", "--to", "b", "--settle", "0s", "--json", cwd=tmp_path, url=url)
+        assert (again.code, again.json["running"]) == (0, 1), again.err
+        assert await held_by(bus, "pause_remaining") == 0
+
+
+async def held_by(bus: Bus, field: str) -> int:
+    return int((await consumer_info(bus, "CALL_INTENT", "booking")).get(field, 0))
+
+
+async def test_a_clock_that_is_behind_is_told_before_anything_is_saved(
+    nats_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would let go at once what it is to hold until a time that is over."""
+    monkeypatch.setattr("tieline.services.backups.pausing._PAUSE", -3600.0)
+    async with filled(nats_server, 1) as bus:
+        with pytest.raises(BackupFailed, match="clock is behind"):
+            await saved(bus, tmp_path / "b")
+    assert left_in(tmp_path) == []
+
+
 async def paused_for(bus: Bus, held: list[int]) -> None:
     held.append(int((await consumer_info(bus, "CALL_INTENT", "worker")).get("pause_remaining", 0)))
 

@@ -70,9 +70,14 @@ async def _set(connection: Connection, one: Names, seconds: float | None) -> Non
     body = {} if seconds is None else {"pause_until": (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()}
     try:
         async with asyncio.timeout(_PATIENCE):
-            await connection.api(f"CONSUMER.PAUSE.{stream}.{name}", body)
+            answer = await connection.api(f"CONSUMER.PAUSE.{stream}.{name}", body)
     except (ApiError, NoAnswer, TimeoutError) as error:
         raise BackupFailed(f"consumer {name} of stream {stream} cannot be paused or resumed: {error}") from error
+    if seconds is not None and not answer.get("paused"):
+        raise BackupFailed(
+            f"consumer {name} of stream {stream} does not stay paused for {seconds:.0f} s: this machine's clock is "
+            "behind the server's. Set them right (timedatectl set-ntp true), or back up with --live"
+        )
 
 
 async def _settled(connection: Connection, wave: Iterable[Names], settle: float) -> int:
