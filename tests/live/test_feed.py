@@ -158,7 +158,7 @@ async def test_a_feed_over_a_lossy_wire_has_no_gap_and_no_repeat(nats_server: Se
             proxy.drop_replies()
             await fill(writer, cut * 50 + 25, cut * 50 + 50)
             proxy.heal()
-        await eventually(lambda: len(reader.seen) >= 150, what="all messages", within=20)
+        await eventually(lambda: len(reader.seen) >= 150, what="all messages", within=60)
         await reader.stop()
         assert reader.sequences == list(range(1, 151))
 
