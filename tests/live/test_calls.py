@@ -266,7 +266,9 @@ async def test_a_process_that_starts_later_knows_what_was_cancelled(nats_server:
     assert json.loads(letter.payload)["callId"] == "c1"
 
 
-async def test_a_tool_call_of_a_cancelled_conversation_is_refused_and_its_caller_told(nats_server: Server) -> None:
+async def test_a_tool_call_of_a_cancelled_conversation_is_refused_and_its_caller_told(
+    nats_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     pod = Pod("office", limits=QUICK)
     ran: list[str] = []
 
@@ -276,6 +278,7 @@ async def test_a_tool_call_of_a_cancelled_conversation_is_refused_and_its_caller
 
     async with at_work(pod, nats_server.url) as office:
         await cancel(office.bus, "c1")
+        await eventually(lambda: "conversation c1 is cancelled" in caplog.text, what="the word at the executor")
         payload = json.dumps({"callId": "c1", "args": {"note": "x"}}).encode()
         await office.bus.connection.request("tool.call.crm", payload)
         [result] = await eventually(lambda: stored(office.bus, "tool.result.c1"), what="the result")

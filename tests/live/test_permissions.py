@@ -154,6 +154,9 @@ async def test_what_is_derived_is_enough(guarded: str, caplog: pytest.LogCapture
             told = await _first(reader.feed("call.told.*", start=1), 4)
             dead = await _first(reader.feed("DLQ.>", start=1), 1)
             await cancel(operator, "gone", "nobody wants it")
+            await eventually(
+                lambda: caplog.text.count("conversation gone is cancelled") == 3, what="the word everywhere"
+            )
             await operator.publish(Ask(call_id="gone"))
             cancelled = await _first(reader.feed("DLQ.front-desk.cancelled.>", start=1), 1)
     assert sorted(delivery.subject for delivery in told) == ["call.told.again"] * 2 + ["call.told.plain"] * 2
