@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tieline.cli.options import JsonOption
@@ -76,7 +77,7 @@ def _line(verdict: Verdict) -> str:
     became = f"{len(record.acked)} acknowledged = {len(record.effects)} done + {len(record.dead)} dead"
     took = f"{record.unacked} not acknowledged, {verdict.took:.0f} s"
     line = f"{head} [{colour}]{word}[/{colour}]  {pauses}; {became}, {took}"
-    return "\n".join([line, *(f"   {evidence}" for evidence in verdict.evidence[:10])])
+    return "\n".join([line, *(escape(f"   {one}") for one in (*verdict.evidence[:10], *verdict.testimony))])
 
 
 def _show(verdicts: Sequence[Verdict], seed: int) -> None:
@@ -95,6 +96,7 @@ def _told(verdict: Verdict) -> dict[str, Any]:
         "held": verdict.held,
         "skipped": verdict.skipped or None,
         "evidence": list(verdict.evidence),
+        "testimony": list(verdict.testimony),
         "longestPause": record.recovery,
         "longestPublishGap": record.longest_gap,
         "acknowledged": len(record.acked),

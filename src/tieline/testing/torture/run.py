@@ -19,6 +19,7 @@ from tieline.testing.torture.field import Field, field_of
 from tieline.testing.torture.invariants import broken
 from tieline.testing.torture.load import Load
 from tieline.testing.torture.record import Dead, Record
+from tieline.testing.torture.testimony import testimony
 from tieline.testing.waiting import eventually
 from tieline.wire.connection import ApiError, NoAnswer
 
@@ -31,11 +32,13 @@ _QUIET = 90.0  # seconds for everything to be answered for, once the load is ove
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one fault. ``skipped`` says why it was not run; ``evidence`` is what speaks against us."""
+    """What became of one fault. ``skipped`` says why it was not run; ``evidence`` is what speaks against us, and
+    ``testimony`` what servers and processes said of themselves then."""
 
     fault: Fault
     record: Record = field(default_factory=Record)
     evidence: tuple[str, ...] = ()
+    testimony: tuple[str, ...] = ()
     skipped: str = ""
     took: float = 0.0
 
@@ -55,11 +58,15 @@ async def tortured(fault: Fault, seed: int, progress: Callable[[float], None] = 
         record = Record(canary=fault.plan.canary)
         try:
             async with field_of(Path(folder), fault) as there:
-                await _run(fault, seed, there, record, progress)
-        except AssertionError as error:  # something awaited that never came
-            record.notes.append(str(error))
-        evidence = (*(f"{fault.name}: {note}" for note in record.notes), *broken(record))
-        return Verdict(fault, record, evidence, took=time.monotonic() - began)
+                try:
+                    await _run(fault, seed, there, record, progress)
+                except AssertionError as error:  # something awaited that never came
+                    record.notes.append(str(error))
+                evidence = (*(f"{fault.name}: {note}" for note in record.notes), *broken(record))
+                told = tuple(await testimony(there)) if evidence else ()
+        except AssertionError as error:  # the field did not come up
+            evidence, told = (f"{fault.name}: {error}",), ()
+        return Verdict(fault, record, evidence, told, took=time.monotonic() - began)
 
 
 async def _run(fault: Fault, seed: int, there: Field, record: Record, progress: Callable[[float], None]) -> None:
