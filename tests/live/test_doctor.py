@@ -144,12 +144,17 @@ async def test_nobody_pulls_once_the_reader_is_gone(nats_url: str) -> None:
             await eventually(lambda: pulled(connection), what="an idle reader")
             assert await severities() == []
             idle.cancel()
+        await eventually(lambda: unpulled(connection), what="the server's knowledge that the reader is gone")
         await connection.request("evt.mail", b"3")
         assert await severities() == ["warning"]
 
 
 async def pulled(connection: Connection) -> bool:
     return bool((await connection.api("CONSUMER.INFO.EVT.mail"))["num_waiting"])
+
+
+async def unpulled(connection: Connection) -> bool:
+    return not await pulled(connection)
 
 
 async def test_handler_times_are_read_from_the_facts(nats_url: str) -> None:
