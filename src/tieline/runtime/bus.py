@@ -19,6 +19,7 @@ from tieline.facts import Fact, Observer, Published
 from tieline.messages import Message, binding_of
 from tieline.partial import Partial
 from tieline.pod import Pod
+from tieline.runtime.aside import Aside
 from tieline.runtime.audit import Audit
 from tieline.runtime.trust import Trust
 from tieline.settings import Settings
@@ -60,6 +61,7 @@ class Bus:
         self.publisher = Publisher(connection, settings.publish)
         self.objects = Objects(connection, self.publisher, settings.large)
         self.journal = Journal(connection, self.publisher, self.objects)
+        self.aside = Aside(self.journal)
         self.trust = None if settings.signatures == "off" else Trust(pod, settings, connection, self.publisher)
         self.observers: list[Observer] = []
         self._audit = Audit(connection) if settings.audit else None

@@ -64,9 +64,9 @@ class History:
         while True:
             numbers = range(first, first + _PAGE)
             found = await self._journal.read(
-                [self._over, *(self._subject(n) for n in numbers), *(self._subject(n, "-end") for n in numbers)]
+                [self.over_subject, *(self._subject(n) for n in numbers), *(self._subject(n, "-end") for n in numbers)]
             )
-            over = self._over in found
+            over = self.over_subject in found
             starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
             ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
             if numbers[-1] not in starts and numbers[-1] not in ends:
@@ -94,10 +94,11 @@ class History:
 
     async def over(self) -> None:
         """Record that a message that may come again is done."""
-        await self._journal.write(self._over, self._stamp(), headers.about_origin(self._origin))
+        await self._journal.write(self.over_subject, self._stamp(), headers.about_origin(self._origin))
 
     @property
-    def _over(self) -> str:
+    def over_subject(self) -> str:
+        """Where it is recorded that the message is done."""
         return subjects.step(self._agent, self._conversation, "over", self._key)
 
     def _subject(self, number: int, suffix: str = "") -> str:

@@ -66,6 +66,8 @@ class Host:
             async with asyncio.TaskGroup() as group:
                 lost = group.create_task(self._until_lost())
                 beside = [lost, group.create_task(self._cancellations.watch())]
+                is_cancelled = self._cancellations.cancelled.records.__contains__
+                beside += [group.create_task(self._bus.aside.watch(is_cancelled))]
                 self._pumps = [group.create_task(self._pump(worker)) for worker in self._workers]
                 beside += [group.create_task(self._unclaimed.watch())] if self._unclaimed else []
                 await asyncio.sleep(0)  # a pump that is cancelled before it began would hand nothing back

@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tieline import headers as names
@@ -12,6 +13,7 @@ from tieline.codec import digest
 from tieline.context import Conversation
 from tieline.errors import BadPayload
 from tieline.outcomes import Wait
+from tieline.runtime.aside import Parked, woken_why
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus, whole_seconds
 from tieline.runtime.duty import Incoming, Work
@@ -38,10 +40,14 @@ async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> None:
         await bus.journal.write(subjects.step_sibling(step, "park"), aside, names.about_origin(attempt.call.origin))
     # In this order: an answer that came before its park record was written found nothing to bring back.
     for step in await bus.journal.read(answers) if answers else ():
-        await bring_back(bus, aside, f"wake {step}")
+        await bring_back(bus, aside, woken_why(step))
     for until in {wait.until for wait in waits if wait.until is not None}:
         await bring_back(bus, aside, f"wake {attempt.call.origin} {steps.run} {number} {until}", at=until)
     await attempt.delivery.ack_kept()
+    if answers:
+        key, over = digest(attempt.call.origin, steps.run), attempt.history().over_subject
+        back = partial(bring_back, bus, aside)
+        bus.aside.put(Parked(attempt.duty.name, key, subjects.token(attempt.call.id), tuple(answers), over, back))
 
 
 async def sleep_aside(attempt: Attempt, wait: float, bus: Bus) -> None:
@@ -101,6 +107,6 @@ class WakerDuty:
             at = subjects.step_sibling(incoming.subject, "park")
             aside: Mapping[str, Record] = await self._bus.journal.read([at])
             if at in aside:
-                await bring_back(self._bus, aside[at], f"wake {incoming.subject}")
+                await bring_back(self._bus, aside[at], woken_why(incoming.subject))
 
         return wake

@@ -7,6 +7,7 @@ from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
 from tieline.errors import ObjectGone
+from tieline.runtime.aside import cancelled_why
 from tieline.runtime.bus import Bus
 from tieline.runtime.park import bring_back
 from tieline.services.questions import whoever
@@ -53,7 +54,7 @@ async def _wake(bus: Bus, conversation: str) -> int:
             continue
         try:
             aside = (await bus.journal.read([subject]))[subject]
-            await bring_back(bus, aside, f"cancelled {agent} {message}")
+            await bring_back(bus, aside, cancelled_why(agent, message))
             woken += 1
         except (ObjectGone, KeyError) as gone:
             log.warning("%s cannot be brought back: %s", subject, gone)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tieline import headers as names
-from tieline.errors import NotAccepted, TielineError
+from tieline.errors import NotAccepted, TielineError, first_of
 from tieline.runtime.bus import Bus
 from tieline.testing.torture.effects import Effects
 from tieline.testing.torture.office import Kind
@@ -56,11 +56,17 @@ class Load:
         return (len(self.acked) + self.unacked) / (self._plan.lanes * self._plan.jobs)
 
     async def publish(self, progress: Callable[[float], None]) -> None:
-        """Publish everything. A publish that fails is counted and not tried again: that was the client's duty."""
+        """Publish everything. A publish that fails is counted and not tried again: that was the client's duty.
+
+        `AssertionError` where a lane waits in vain for the effect of its last job.
+        """
         self._last = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for lane in range(self._plan.lanes):
-                group.create_task(self._lane(lane, progress))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in range(self._plan.lanes):
+                    group.create_task(self._lane(lane, progress))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from None
 
     async def _lane(self, lane: int, progress: Callable[[float], None]) -> None:
         name, ordered = f"lane-{lane}", lane % 2 == 0
