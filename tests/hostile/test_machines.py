@@ -3,7 +3,8 @@
 import asyncio
 import sys
 from asyncio.subprocess import PIPE
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tieline.errors import NotApplied, ServerFailed
 from tieline.server import ServerConfig
 from tieline.testing import Cluster, Server, eventually
 from tieline.testing.torture.disks import disk_at, no_disk
-from tieline.testing.torture.network import network_of, no_network
+from tieline.testing.torture.network import Network, network_of, no_network
 from tieline.wire.connection import ApiError, NoAnswer
 
 
@@ -98,68 +99,70 @@ async def test_a_cut_is_a_cut(tmp_path: Path) -> None:
             assert await asked(*other) == "heard"
 
 
-async def test_a_process_leaves_a_server_that_is_cut_off(tmp_path: Path) -> None:
-    """Connected to it and to no other, an agent would wait for as long as the cut lasts."""
+@asynccontextmanager
+async def separable(folder: Path) -> AsyncIterator[tuple[Network, Cluster]]:
+    """Three servers, and the network between them."""
     if why := no_network():
         pytest.skip(why)
-    pod, taken = Pod("office"), []
-
-    @pod.agent
-    async def booking(book: Book, _: Conversation) -> None:
-        taken.append(book.call_id)
-
     with network_of(3) as network:
-        config = ServerConfig(data=tmp_path, sync="2m", server_name="cut")
+        config = ServerConfig(data=folder, sync="2m", server_name="cut")
         place = lambda number: (network.address(number), network.launcher(number))  # noqa: E731
         async with Cluster(config, 3, place) as cluster:
-            alone = cluster.nodes[0]
-            chosen = settings(alone.url, patience=120.0)
-            async with connect(pod, settings=chosen) as bus:  # told of one; the server tells of the others
-                await bus.apply()
-                assert bus.connection.server["server_name"] == "cut-n1"
-                network.cut(0, 1)
-                network.cut(0, 2)
-                async with asyncio.timeout(100):
-                    await bus.publish(Book(call_id="c1"))
-                assert bus.connection.server["server_name"] in ("cut-n2", "cut-n3")
-                found = await eventually(lambda: stored(bus, "call.intent.book"), what="the message", within=60)
-                assert len(found) == 1
+            yield network, cluster
+
+
+def cut_off(network: Network, alone: int) -> None:
+    for other in {0, 1, 2} - {alone}:
+        network.cut(alone, other)
+
+
+async def test_a_process_leaves_a_server_that_is_cut_off(tmp_path: Path) -> None:
+    """Connected to it and to no other, an agent would wait for as long as the cut lasts."""
+    pod = Pod("office")
+
+    @pod.agent
+    async def booking(_book: Book, _: Conversation) -> None: ...
+
+    async with separable(tmp_path) as (network, cluster):
+        chosen = settings(cluster.nodes[0].url, patience=120.0)
+        async with connect(pod, settings=chosen) as bus:  # told of one; the server tells of the others
+            await bus.apply()
+            assert bus.connection.server["server_name"] == "cut-n1"
+            cut_off(network, 0)
+            async with asyncio.timeout(100):
+                await bus.publish(Book(call_id="c1"))
+            assert bus.connection.server["server_name"] in ("cut-n2", "cut-n3")
+            found = await eventually(lambda: stored(bus, "call.intent.book"), what="the message", within=60)
+    assert len(found) == 1
 
 
 async def test_an_answer_that_a_server_has_by_itself_keeps_nobody_there(tmp_path: Path) -> None:
     """One that is cut off goes on answering infos of what it led."""
-    if why := no_network():
-        pytest.skip(why)
     pod, taken = Pod("office"), []
 
     @pod.agent
     async def booking(book: Book, _: Conversation) -> None:
         taken.append(book.call_id)
 
-    with network_of(3) as network:
-        config = ServerConfig(data=tmp_path, sync="2m", server_name="cut")
-        place = lambda number: (network.address(number), network.launcher(number))  # noqa: E731
-        async with Cluster(config, 3, place) as cluster:
-            async with connect(pod, settings=settings(cluster.nodes[0].url)) as bus:
-                await bus.apply()
-                info = await bus.connection.api("STREAM.INFO.CALL_INTENT")
-            leader = next(n for n in range(3) if cluster.nodes[n].config.server_name == info["cluster"]["leader"])
-            others = [n for n in range(3) if n != leader]
-            alone, well = cluster.nodes[leader].url, cluster.nodes[others[0]].url
-            async with (
-                connect(pod, settings=settings(alone)) as there,
-                connect(pod, settings=settings(well, patience=120.0)) as here,
-            ):
-                asking = asyncio.create_task(ask_without_end(there))
-                host = Host(there, ["booking"])
-                running = asyncio.create_task(host.run())
-                for other in others:
-                    network.cut(leader, other)
-                await here.publish(Book(call_id="c1"))
-                await eventually(lambda: taken, what="the message", within=100)
-                host.stop()
-                await running
-                asking.cancel()
+    async with separable(tmp_path) as (network, cluster):
+        async with connect(pod, settings=settings(cluster.nodes[0].url)) as bus:
+            await bus.apply()
+            info = await bus.connection.api("STREAM.INFO.CALL_INTENT")
+        leader = next(n for n in range(3) if cluster.nodes[n].config.server_name == info["cluster"]["leader"])
+        alone, well = cluster.nodes[leader].url, cluster.nodes[(leader + 1) % 3].url
+        async with (
+            connect(pod, settings=settings(alone)) as there,
+            connect(pod, settings=settings(well, patience=120.0)) as here,
+        ):
+            asking = asyncio.create_task(ask_without_end(there))
+            host = Host(there, ["booking"])
+            running = asyncio.create_task(host.run())
+            cut_off(network, leader)
+            await here.publish(Book(call_id="c1"))
+            await eventually(lambda: taken, what="the message", within=100)
+            host.stop()
+            await running
+            asking.cancel()
     assert taken == ["c1"]
 
 

@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ended", "Program", "alive", "started", "tieline"]
+__all__ = ["SHOP", "Ended", "Program", "alive", "started", "tieline"]
+
+SHOP = """
+from tieline import Conversation, Message, Pod
+
+class Book(Message, subject="call.intent.book"):
+    call_id: str
+
+pod = Pod("shop")
+
+@pod.agent
+async def booking(intent: Book, call: Conversation) -> None: ...
+"""
 
 _PROGRAM = str(Path(sys.executable).with_name("tieline"))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and children inherit that

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import started, tieline
+from command_line import SHOP, started, tieline
 from support.office import QUICK, Office, at_work, settings
 
 from tieline import Conversation, Message, Pod
@@ -21,18 +21,6 @@ from tieline.runtime import worker
 from tieline.services import health
 from tieline.testing import Server, eventually
 from tieline.wire import consumer
-
-_POD = """
-from tieline import Conversation, Message, Pod
-
-class Book(Message, subject="call.intent.book"):
-    call_id: str
-
-pod = Pod("shop")
-
-@pod.agent
-async def booking(intent: Book, call: Conversation) -> None: ...
-"""
 
 
 class Book(Message, subject="call.intent.book"):
@@ -136,7 +124,7 @@ async def test_rubbish_does_not_end_it(nats_server: Server, caplog: pytest.LogCa
 
 
 async def test_the_command_sees_who_pulls(nats_url: str, tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(_POD)
+    (tmp_path / "shop.py").write_text(SHOP)
     missing = await tieline("health", "shop", cwd=tmp_path, url=nats_url)
     assert (missing.code, "CALL_INTENT/booking: stream not found" in missing.out) == (3, True)
     await tieline("apply", "shop", cwd=tmp_path, url=nats_url)

@@ -11,23 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import started, tieline
+from command_line import SHOP, started, tieline
 
 from tieline.services.clocks import disagreement
 from tieline.testing import eventually
 
 _CACHE = Path.home() / ".cache" / "tieline-tests"
-_POD = """
-from tieline import Conversation, Message, Pod
-
-class Book(Message, subject="call.intent.book"):
-    call_id: str
-
-pod = Pod("shop")
-
-@pod.agent
-async def booking(intent: Book, call: Conversation) -> None: ...
-"""
 
 
 @cache
@@ -69,7 +58,7 @@ async def _listens(port: int) -> bool:
 
 
 async def test_a_server_too_old_is_named_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(_POD)
+    (tmp_path / "shop.py").write_text(SHOP)
     async with running("2.12.8", tmp_path / "nats") as url:
         for command in ("apply", "plan"):
             refused = await tieline(command, "shop", cwd=tmp_path, url=url)
@@ -82,7 +71,7 @@ async def test_a_server_too_old_is_named_with_what_to_do(tmp_path: Path) -> None
 
 
 async def test_the_oldest_that_is_not_too_old_runs_a_pod(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(_POD)
+    (tmp_path / "shop.py").write_text(SHOP)
     async with running("2.14.6", tmp_path / "nats") as url:
         applied = await tieline("apply", "shop", cwd=tmp_path, url=url)
         assert (applied.code, applied.err) == (0, "")
@@ -113,7 +102,7 @@ def test_clocks_that_agree_or_cannot_be_told_say_nothing(answer: dict[str, str])
 
 async def test_a_process_says_that_the_clocks_differ(tmp_path: Path, nats_url: str) -> None:
     """This machine's is off, as far as the process can see."""
-    (tmp_path / "shop.py").write_text(_POD + "\nimport time\n_real = time.time\ntime.time = lambda: _real() + 300\n")
+    (tmp_path / "shop.py").write_text(SHOP + "\nimport time\n_real = time.time\ntime.time = lambda: _real() + 300\n")
     assert (await tieline("apply", "shop", cwd=tmp_path, url=nats_url)).code == 0
     async with started("run", "shop", "booking", cwd=tmp_path, url=nats_url) as program:
         assert "300 s behind this machine's" in await program.log_line("the server's clock is")

@@ -1,6 +1,7 @@
 """Machines that are cut off from each other, or lose their power."""
 
 import asyncio
+from collections.abc import Callable
 
 from tieline.testing.server import Server
 from tieline.testing.torture.field import Field
@@ -25,23 +26,19 @@ _FRESH = 3.0  # seconds between a stream's making and the loss of power
 async def cut_the_leader(there: Field, _: Record) -> None:
     """The leader is alone with its clients: what it takes without the others must not be acknowledged."""
     leader, others = await _leader(there)
-    for other in others:
-        there.net.cut(leader, other)
+    _each(others, leader, there.net.cut)
     await there.goes_on()
     await asyncio.sleep(_APART)
-    for other in others:
-        there.net.join(leader, other)
+    _each(others, leader, there.net.join)
     await there.goes_on()
 
 
 async def deafen_the_leader(there: Field, _: Record) -> None:
     """It speaks, and hears none of the others."""
     leader, others = await _leader(there)
-    for other in others:
-        there.net.deafen(leader, other)
+    _each(others, leader, there.net.deafen)
     await asyncio.sleep(_APART)
-    for other in others:
-        there.net.hear(leader, other)
+    _each(others, leader, there.net.hear)
     await there.goes_on()
 
 
@@ -113,6 +110,11 @@ async def _leader(there: Field) -> tuple[int, list[int]]:
     """The number of the stream's leader, and those of the others."""
     leader = there.nodes.index(await there.leader())
     return leader, [number for number in range(len(there.nodes)) if number != leader]
+
+
+def _each(others: list[int], leader: int, do: Callable[[int, int], None]) -> None:
+    for other in others:
+        do(leader, other)
 
 
 def _cut(there: Field, *nodes: Server) -> None:

@@ -118,10 +118,9 @@ async def field_of(folder: Path, needs: Needs) -> AsyncIterator[Field]:
     with Effects(effects):  # made before several processes want to
         pass
     async with AsyncExitStack() as stack:
-        if needs.powered:
+        if needs.powered or needs.store is not None:  # small disks are full before the server thinks so
             config = replace(config, max_file_store=_RESERVED)
-        if needs.store is not None:  # the streams reserve more than there is: the disk is full before they are
-            config = replace(config, max_file_store=_RESERVED)
+        if needs.store is not None:
             stack.enter_context(_mounted(config.data, needs.store))
         network = stack.enter_context(network_of(needs.servers)) if needs.apart else None
         place = None if network is None else lambda number: (network.address(number), network.launcher(number))
