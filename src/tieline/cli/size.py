@@ -45,7 +45,7 @@ def size(
     if replicas not in _REPLICAS:
         raise BadSettings(f"--replicas {replicas}: a stream has 1, 3 or 5 copies")
     load = Load(
-        rates=_by_stream("--rate", rate, declared, float, _INTENTS),
+        rates=_by_stream("--rate", rate, declared, _number, _INTENTS),
         size=payload,
         tools=tools,
         steps=steps,
@@ -80,6 +80,13 @@ def _by_stream(
         if not 0 <= found[stream] < float("inf"):
             raise BadSettings(f"{option} {text!r}: it must be a number from 0 up")
     return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
 
 
 def _show(pod: Pod, found: Sizing, problems: Sequence[str]) -> None:
