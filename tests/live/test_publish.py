@@ -24,6 +24,7 @@ from tieline import (
 )
 from tieline.testing import Proxy, Server, eventually
 from tieline.wire import topology
+from tieline.wire.connection import NoAnswer
 
 
 class Elsewhere(Message, subject="nowhere.at.all"):
@@ -202,3 +203,16 @@ async def test_a_closed_bus_is_unreachable(nats_server: Server) -> None:
         pass
     with pytest.raises(Unreachable):
         await bus.publish(Book(call_id="c1"))
+
+
+async def test_a_buffer_without_room_breaks_nothing_while_the_server_is_away(nats_server: Server) -> None:
+    """An agent that goes on for minutes without its server has more to say than the connection keeps for it."""
+    async with applied(nats_server.url) as bus:
+        nats_server.kill()
+        await eventually(lambda: not bus.connection.connected, what="the loss to be noticed")
+        for _ in range(80):
+            await bus.connection.send("nobody.listens", b"x" * 200_000)
+        with pytest.raises(NoAnswer):
+            await bus.connection.request_all("$JS.API.DIRECT.GET.STEP", b"{}")
+        await nats_server.restart()
+        assert await bus.publish(Book(call_id="c1"))

@@ -209,6 +209,8 @@ class Connection:
                         return replies
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
+        except natsio.ReconnectBufExceededError as error:
+            raise NoAnswer(str(error)) from error
         raise NoAnswer(f"{subject}: {len(replies)} replies and no end of the batch")
 
     async def api(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -230,11 +232,17 @@ class Connection:
     async def send(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, reply: str | None = None
     ) -> None:
-        """Hand a core message to the connection; returns when it is buffered. `Unreachable` when closed."""
+        """Hand a core message to the connection; returns when it is buffered. `Unreachable` when closed.
+
+        While the server is away for long, what the buffer has no room for is dropped, as core messages may be: an
+        acknowledgement that is lost means another delivery.
+        """
         try:
             await self._client.publish(subject, payload, headers=headers, reply=reply)
         except natsio.ConnectionClosedError as error:
             raise self._gone(error) from error
+        except natsio.ReconnectBufExceededError:
+            log.debug("no room for a message to %s while the server is away", subject)
 
     async def flush(self) -> None:
         """Return when the server has read everything sent so far. `NoAnswer` when it does not say so in time."""
