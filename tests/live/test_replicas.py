@@ -9,8 +9,11 @@ from command_line import tieline
 from support.messages import Book
 from support.office import settings
 
-from tieline import Pod, connect
-from tieline.services.replicas import compared, copies, examined
+from tieline import Bus, Pod, connect
+from tieline.errors import NotAccepted
+from tieline.server import embedded
+from tieline.server.config import render
+from tieline.services.replicas import compared, copies, examined, splits
 from tieline.testing import Cluster, Server, eventually
 from tieline.wire.batches import Outgoing, store_together
 
@@ -48,7 +51,7 @@ async def test_a_copy_that_lost_messages_is_named_and_comes_back(nats_cluster: C
     said = await tieline("audit", "replicas", *options, cwd=tmp_path)
     assert said.code == 3
     assert f"stop {node.config.server_name}, remove its folder jetstream" in said.out
-    [damage] = (await examined(monitors))[1]
+    [damage] = (await examined(monitors)).damages
     assert (damage.stream, damage.odd) == (STREAM, (node.config.server_name,))
 
     await node.embedded.stop()
@@ -69,6 +72,54 @@ def rot(stream: Path) -> None:
         content[at] ^= 0xFF
     block.write_bytes(content)
     (stream / "msgs" / "index.db").unlink(missing_ok=True)
+
+
+@pytest.mark.nats(monitor_port=0)
+async def test_servers_that_do_not_hear_one_another_are_named(
+    nats_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that send by different accounts have no majority while the third is away, though both are up and healthy."""
+    odd, away, there = nats_cluster.nodes
+    async with connect(Pod("office"), settings=settings(there.url)) as bus:
+        await bus.apply()
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "render", lambda config: render(config).replace("cluster_traffic: owner", ""))
+        await odd.restart()
+    monitors = [str(node.monitor_url) for node in (odd, there)]
+    await eventually(lambda: part(monitors), what="each to know how the others send", within=60)
+    away.kill()
+    options = [word for url in monitors for word in ("--monitor", url)]
+    said = await tieline("audit", "replicas", *options, cwd=tmp_path)
+    assert said.code == 3
+    assert "account TIELINE is split: its servers do not hear one another" in said.out
+    assert f"or restart {odd.config.server_name} while it is down" in said.out
+    said = await tieline("audit", "replicas", *options, "--json", cwd=tmp_path)
+    [split] = json.loads(said.out)["split"]
+    assert split["traffic"] == {odd.config.server_name: "SYS", there.config.server_name: "TIELINE"}
+    async with connect(Pod("office"), settings=settings(there.url)) as bus:
+        with pytest.raises(NotAccepted):
+            await bus.publish(Book(call_id="c1"))
+
+        await odd.restart()  # as it says, and with its configuration put right
+        await eventually(lambda: accepts(bus), what="a majority of two", within=60)
+    await eventually(lambda: of_one_mind(monitors), what="the two to hear one another")
+
+
+async def accepts(bus: Bus) -> bool:
+    try:
+        await bus.publish(Book(call_id="c1"))
+    except NotAccepted:
+        return False
+    return True
+
+
+async def part(monitors: list[str]) -> bool:
+    found = [sorted(split.traffic.values()) for split in splits(await copies(monitors))]
+    return found == [["SYS", "TIELINE"]]
+
+
+async def of_one_mind(monitors: list[str]) -> bool:
+    return not splits(await copies(monitors))
 
 
 async def agree(monitors: list[str]) -> bool:

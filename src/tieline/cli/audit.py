@@ -10,7 +10,7 @@ from rich.text import Text
 from tieline.cli.options import JsonOption
 from tieline.cli.printing import console, print_json, table
 from tieline.errors import BadSettings, Unreachable
-from tieline.services.replicas import Copy, Damage, examined
+from tieline.services.replicas import Copy, Damage, Examined, examined
 
 __all__ = ["audit"]
 
@@ -34,32 +34,41 @@ def replicas(
 ) -> int:
     """Compare the copies of each stream, and say which server to wipe where one differs.
 
-    Changes nothing. Exit 0 where all copies agree, 3 where some differ, 1 where a server does not answer.
+    Also finds servers that do not hear one another, though all of them answer. Changes nothing. Exit 0 where all is
+    well, 3 where it is not, 1 where a server does not answer.
     """
     if len(monitor) < 2:
         raise BadSettings("copies are compared over servers; give --monitor URL for each of them")
     try:
-        copies, damages = asyncio.run(examined(monitor))
+        found = asyncio.run(examined(monitor))
     except OSError as error:
-        raise Unreachable(f"a server's copies cannot be looked at: {error}") from error
+        raise Unreachable(
+            f"a server's copies cannot be looked at: {error}; leave out the servers that are down"
+        ) from error
     if json:
-        print_json({"copies": len(copies), "damaged": [{**asdict(one), "remedy": one.remedy} for one in damages]})
+        damaged = [{**asdict(one), "remedy": one.remedy} for one in found.damages]
+        parted = [{**asdict(one), "odd": one.odd, "remedy": one.remedy} for one in found.splits]
+        print_json({"copies": len(found.copies), "damaged": damaged, "split": parted})
     else:
-        _show(copies, damages)
-    return _DAMAGED if damages else 0
+        _show(found)
+    return _DAMAGED if found.damages or found.splits else 0
 
 
-def _show(copies: list[Copy], damages: list[Damage]) -> None:
+def _show(found: Examined) -> None:
     out = console()
-    for damage in damages:
+    for damage in found.damages:
         rows = [_row(copy, damage) for copy in damage.copies]
         columns = ("server", "", *(f">{name}" for name in damage.copies[0].state))
         out.print(table(f"stream {damage.stream} of {damage.account}: its copies differ", columns, rows))
         out.print(f"→ {damage.remedy}\n")
-    streams = {(copy.account, copy.stream) for copy in copies}
-    servers = {copy.server for copy in copies}
-    agree = f"{len(damages)} differ" if damages else "all agree"
-    out.print(f"{len(copies)} copies of {len(streams)} streams on {len(servers)} servers: {agree}")
+    for split in found.splits:
+        out.print(f"account {split.account} is split: its servers do not hear one another")
+        out.print(table("", ("server", "sends Raft traffic by"), list(split.traffic.items())))
+        out.print(f"→ {split.remedy}\n")
+    streams = {(copy.account, copy.stream) for copy in found.copies}
+    servers = {copy.server for copy in found.copies}
+    agree = f"{len(found.damages)} differ" if found.damages else "all agree"
+    out.print(f"{len(found.copies)} copies of {len(streams)} streams on {len(servers)} servers: {agree}")
 
 
 def _row(copy: Copy, damage: Damage) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """The copies of each stream, compared: a replica that lost messages to bit rot says nothing, and its health is green.
 
 Each server tells what it holds itself, on its monitoring pages. What differs twice, a while apart, without moving is
-not on its way: one of the copies is wrong.
+not on its way: one of the copies is wrong, or their servers do not hear one another.
 """
 
 import asyncio
@@ -14,15 +14,18 @@ from urllib.parse import urlsplit
 from tieline.errors import BadSettings
 from tieline.services.doctor.monitoring import fetched
 
-__all__ = ["Copy", "Damage", "compared", "copies", "examined"]
+__all__ = ["Copy", "Damage", "Examined", "Split", "compared", "copies", "examined", "splits"]
 
 _PAUSE = 3.0  # seconds between the two looks: a replica catches up in less, or moves
-_PAGE = "/jsz?accounts=true&streams=true&config=true&limit=100000"
+_PAGE = "/jsz?accounts=true&streams=true&config=true&raft=true&limit=100000"
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What one server holds of a stream. ``state`` is what must be the same on all: sequences and counts."""
+    """What one server holds of a stream. ``state`` is what must be the same on all: sequences and counts.
+
+    ``traffic`` is the account that carries its Raft traffic, and empty where there is one copy.
+    """
 
     server: str
     account: str
@@ -30,6 +33,7 @@ class Copy:
     leader: str
     replicas: int
     state: Mapping[str, int]
+    traffic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,43 @@ class Damage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An account's servers that send its Raft traffic by different accounts: they do not hear one another.
+
+    nats-server 2.15 takes a peer for one without ``cluster_traffic`` from the connection's first moment until the
+    peer's first status message, and sends by the system account meanwhile. Where the peer dies between the two, it
+    stays so until the peer is back: two servers of three live, and there is no majority (`checkAccountNRGStatus` in
+    its ``raft.go``).
+    """
+
+    account: str
+    traffic: Mapping[str, str]
+    """The accounts by which each server sends; more than one for a server that is in between."""
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """The servers that do not send by the account itself."""
+        return tuple(server for server, by in self.traffic.items() if by != self.account)
+
+    @property
+    def remedy(self) -> str:
+        """What to do, in order."""
+        return (
+            f"start the server that is down, or restart {self.odd[0]} while it is down: either makes a majority at "
+            f"once. Where all are up, and it comes back: {self.odd[0]} is configured without cluster_traffic: owner"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The copies there are, and what is wrong with them and stays so."""
+
+    copies: tuple[Copy, ...]
+    damages: tuple[Damage, ...]
+    splits: tuple[Split, ...]
+
+
 async def copies(monitors: Iterable[str]) -> list[Copy]:
     """What each server says it holds; ``monitors`` are the URLs of their monitoring pages.
 
@@ -71,15 +112,16 @@ async def copies(monitors: Iterable[str]) -> list[Copy]:
     return [copy for page in told for copy in _copies_in(page)]
 
 
-async def examined(monitors: Sequence[str], pause: float = _PAUSE) -> tuple[list[Copy], list[Damage]]:
-    """The copies there are, and the streams whose copies differ and stay different. Raises like `copies`."""
-    first = compared(await copies(monitors))
-    if first:
+async def examined(monitors: Sequence[str], pause: float = _PAUSE) -> Examined:
+    """What is wrong at two looks, ``pause`` seconds apart. Raises like `copies`."""
+    found = await copies(monitors)
+    first, parted = compared(found), splits(found)
+    if first or parted:
         await asyncio.sleep(pause)
-    second = await copies(monitors)
+        found = await copies(monitors)
     standing = {(one.account, one.stream): _states(one.copies) for one in first}
-    still = [one for one in compared(second) if standing.get((one.account, one.stream)) == _states(one.copies)]
-    return second, still
+    still = [one for one in compared(found) if standing.get((one.account, one.stream)) == _states(one.copies)]
+    return Examined(tuple(found), tuple(still), tuple(one for one in splits(found) if one in parted))
 
 
 def compared(found: Iterable[Copy]) -> list[Damage]:
@@ -88,6 +130,19 @@ def compared(found: Iterable[Copy]) -> list[Damage]:
     for copy in found:
         by_stream.setdefault((copy.account, copy.stream), []).append(copy)
     return [_judged(group) for _, group in sorted(by_stream.items()) if len(set(_states(group).values())) > 1]
+
+
+def splits(found: Iterable[Copy]) -> list[Split]:
+    """The accounts whose servers do not send by the same account, at this moment: one may just have started."""
+    by_account: dict[str, dict[str, set[str]]] = {}
+    for copy in found:
+        if copy.traffic:
+            by_account.setdefault(copy.account, {}).setdefault(copy.server, set()).add(copy.traffic)
+    parted = {account: by for account, by in by_account.items() if len(set().union(*by.values())) > 1}
+    return [
+        Split(account, {server: ", ".join(sorted(names)) for server, names in sorted(by.items())})
+        for account, by in sorted(parted.items())
+    ]
 
 
 def _judged(group: Sequence[Copy]) -> Damage:
@@ -121,4 +176,5 @@ def _copies_in(page: Mapping[str, Any]) -> Iterable[Copy]:
                 leader=str(cluster.get("leader", "")),
                 replicas=int((stream.get("config") or {}).get("num_replicas", 1)),
                 state={name: int(state.get(name, 0)) for name in names},
+                traffic=str(cluster.get("traffic_account", "")),
             )

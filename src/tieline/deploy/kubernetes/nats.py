@@ -77,6 +77,7 @@ def _stateful_set(site: Site, namespace: str) -> Manifest:
         serviceName=HEADLESS,
         replicas=site.servers.count,
         podManagementPolicy="Parallel",
+        minReadySeconds=15,  # the next must not go before this one and the others have heard of each other
         updateStrategy={"type": "RollingUpdate"},
         selector={"matchLabels": selected("nats")},
         template={"metadata": {"labels": labels(site, "nats")}, "spec": _template(site)},

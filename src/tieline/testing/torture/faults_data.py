@@ -34,7 +34,7 @@ async def rot(there: Field, record: Record) -> None:
     monitors = [str(one.monitor_url) for one in there.nodes]
 
     async def named() -> bool:
-        return any(damage.odd == (node.config.server_name,) for damage in (await examined(monitors))[1])
+        return any(damage.odd == (node.config.server_name,) for damage in (await examined(monitors)).damages)
 
     await eventually(named, what="the comparison to name the rotten copy", within=60, every=1.0)
     await node.stop()

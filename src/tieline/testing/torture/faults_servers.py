@@ -35,7 +35,7 @@ async def kill_the_leader(there: Field, _: Record) -> None:
         node = await there.leader()
         node.kill()
         await there.goes_on()
-        await node.restart()
+        await there.back(node)
 
 
 async def kill_the_consumers_leader(there: Field, _: Record) -> None:
@@ -44,7 +44,7 @@ async def kill_the_consumers_leader(there: Field, _: Record) -> None:
         node = await there.leader("clerk")
         node.kill()
         await there.goes_on()
-        await node.restart()
+        await there.back(node)
 
 
 async def kill_two(there: Field, _: Record) -> None:
@@ -76,7 +76,7 @@ async def freeze_the_leader(there: Field, _: Record) -> None:
 async def roll(there: Field, _: Record) -> None:
     """SIGTERM each server in turn, and wait until it is back and work goes on."""
     for node in there.nodes:
-        await node.restart()
+        await there.back(node)
         await there.goes_on()
 
 

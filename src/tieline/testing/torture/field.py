@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tieline.runtime.bus import Bus, connect
 from tieline.server.config import ServerConfig
+from tieline.services.replicas import copies, splits
 from tieline.services.supervisor import Exited, Logged, Process, Supervisor, processes_of
 from tieline.settings import ConnectionSettings, PublishSettings, Settings
 from tieline.testing.cluster import Cluster
@@ -82,6 +83,20 @@ class Field:
                 return None
 
         return self.named(await eventually(asked, what=f"a leader of {durable or STREAM}", within=_PATIENCE))
+
+    async def back(self, node: Server) -> None:
+        """Start it again, and return once all servers hear one another.
+
+        A second one that dies within the first moment of another takes the majority with it: see `Split`. That is two
+        faults at once, which three servers do not promise to survive.
+        """
+        await node.restart()
+        monitors = [str(each.monitor_url) for each in self.nodes]
+
+        async def of_one_mind() -> bool:
+            return not splits(await copies(monitors))
+
+        await eventually(of_one_mind, what=f"{node.config.server_name} among the others", within=_PATIENCE, every=0.1)
 
     async def goes_on(self) -> None:
         """Return when something had an effect, or the load is over; `AssertionError` where nothing has for long."""

@@ -47,4 +47,5 @@ def _group(info: Mapping[str, Any]) -> str:
         f"{' offline' if one.get('offline') else ''}"
         for one in cluster.get("replicas") or ()
     ]
-    return f"led by {cluster.get('leader') or 'nobody'}, {', '.join(others) or 'no replicas'}"
+    by = f", by {cluster['traffic_account']}" if "traffic_account" in cluster else ""
+    return f"led by {cluster.get('leader') or 'nobody'}{by}, {', '.join(others) or 'no replicas'}"
