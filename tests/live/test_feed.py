@@ -163,6 +163,30 @@ async def test_a_feed_over_a_lossy_wire_has_no_gap_and_no_repeat(nats_server: Se
         assert reader.sequences == list(range(1, 151))
 
 
+async def test_the_last_messages_are_not_lost_with_a_connection(nats_server: Server) -> None:
+    """Nothing comes after them that would show the gap."""
+    async with applied(nats_server.url) as writer, Proxy(nats_server.url) as proxy, applied(proxy.url) as bus:
+        reader = Reader(bus.feed("call.intent.book", start=1))
+        await fill(writer, 0, 25)
+        await eventually(lambda: len(reader.seen) == 25, what="the first ones")
+        proxy.drop_replies()
+        await fill(writer, 25, 50)
+        [consumer] = await names_of_consumers(writer)
+        await eventually(lambda: all_sent(writer, consumer), what="all to be on their way")
+        proxy.heal()
+        await eventually(lambda: len(reader.seen) >= 50, what="the last ones")
+        await reader.stop()
+        assert reader.sequences == list(range(1, 51))
+
+
+async def names_of_consumers(bus: Bus) -> list[str]:
+    return list((await bus.connection.api("CONSUMER.NAMES.CALL_INTENT"))["consumers"])
+
+
+async def all_sent(bus: Bus, consumer: str) -> bool:
+    return not (await consumer_info(bus, "CALL_INTENT", consumer))["num_pending"]
+
+
 async def test_a_feed_acknowledges_nothing_and_disturbs_no_agent(nats_server: Server) -> None:
     async with applied(nats_server.url) as bus:
         config = {"durable_name": "booking", "ack_policy": "explicit", "filter_subject": "call.intent.book"}

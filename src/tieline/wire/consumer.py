@@ -34,7 +34,8 @@ _PAUSE = 0.25  # between asks while the consumer has no leader
 class PullConsumer:
     """One process's hold on a durable consumer. `fetch` is for one task at a time."""
 
-    def __init__(self, connection: Connection, stream: str, durable: str) -> None:
+    def __init__(self, connection: Connection, stream: str, durable: str, *, acked: bool = True) -> None:
+        """``acked``: what is lost on the way comes again. Where it does not, `fetch` says so when something may be."""
         self.stream = stream
         self.durable = durable
         self._connection = connection
@@ -48,6 +49,8 @@ class PullConsumer:
         self._listening: Listening | None = None
         self._inbox = ""
         self._unsure = False  # a pull ended for a reason that may mean the consumer is gone
+        self._acked = acked
+        self._lossy = False  # something may have been lost that does not come again
         self._stale: list[Listening] = []  # inboxes of forgotten pulls, until none of those can bring anything
         self._beside: set[asyncio.Task[None]] = set()
         connection.on_reconnect.append(self._forget)
@@ -62,6 +65,7 @@ class PullConsumer:
         """Between one and ``most`` deliveries, as soon as there is one; at most ``most`` are ever on their way.
 
         No more than half of ``most`` at once (but one): the other half is on its way while the caller works on these.
+        None at all where nothing is acknowledged and a pull broke off: what it brought may be lost.
         Raises `ConsumerGone` within seconds of the consumer's deletion and `Unreachable` when the connection is
         closed. Cancellation leaves what had arrived for `close` to hand back.
         """
@@ -76,6 +80,9 @@ class PullConsumer:
         while not self._arrived:
             if self._failure is not None:
                 raise self._failure
+            if self._lossy:
+                self._lossy = False
+                return
             self._wake.clear()  # first: what is heard while we ask ends the wait below
             if self._unsure:
                 await self._look()
@@ -169,6 +176,7 @@ class PullConsumer:
         """No pull is outstanding any more: ask anew, on a new inbox so that late answers do not count."""
         self._asked = 0
         self._unsure = True
+        self._lossy = not self._acked
         stale, self._listening, self._inbox = self._listening, None, ""
         if stale is not None:
             # A pull that was on its way when the connection broke is answered after all. Who stopped listening would

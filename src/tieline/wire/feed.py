@@ -105,7 +105,7 @@ class Feed:
         self._pending = int(answer.get("num_pending", 0))
         # Where it begins, should the server die before the first message: "from now on" is from now, not from then.
         self._last = max(self._last or 0, int(answer["delivered"]["stream_seq"]))
-        return PullConsumer(self._connection, self._stream, name)
+        return PullConsumer(self._connection, self._stream, name, acked=False)
 
     async def _created(self) -> tuple[str, dict[str, Any]]:
         """A consumer of its own, and what the server says of it. Raises like `Feed`."""
