@@ -1,10 +1,13 @@
 """Settings: a frozen tree, checked when made. The environment is read here and nowhere else."""
 
+import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, time
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +17,8 @@ from tieline.messages import seconds
 
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
 
+
+log = logging.getLogger("tieline.settings")
 
 type Signatures = Literal["off", "sign", "require"]
 
@@ -26,6 +31,9 @@ _SINGLE = (
     "TIELINE_MODEL",
 )
 _GROUPS = ("connection", "publish", "pager")
+# What Kubernetes injects for each Service, and the value of <SERVICE>_PORT.
+_LINK_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+\Z")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -236,10 +244,11 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """The settings that ``TIELINE_*`` variables give, over the defaults.
 
-        ``TIELINE_SERVERS`` is comma-separated, durations read like ``"30s"``. `BadSettings` names a variable that
-        cannot be used, and one that begins with ``TIELINE_`` and is none of ours.
+        ``TIELINE_SERVERS`` is comma-separated, durations read like ``"30s"``. Raises `BadSettings` for a known variable
+        with a value that cannot be used. An unknown ``TIELINE_*`` variable is logged once as a warning that names the
+        nearest setting; the variables that Kubernetes injects for a Service are ignored.
         """
-        given = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith("TIELINE_")}
+        given = _without_service_links(os.environ if environ is None else environ)
         settings = cls()
         changes: dict[str, Any] = {}
         for group in _GROUPS:
@@ -266,10 +275,33 @@ class Settings:
             changes["signers"] = tuple(key.strip() for key in given.pop("TIELINE_SIGNERS").split(",") if key.strip())
         if "TIELINE_MODEL" in given:
             changes["model"] = given.pop("TIELINE_MODEL") or None
-        if given:
-            known = ", ".join(variables())
-            raise BadSettings(f"{', '.join(sorted(given))}: no such setting; known are {known}")
+        for unknown in sorted(given):
+            _warn_unknown(unknown)
         return replace(settings, **changes)
+
+
+def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
+    """The ``TIELINE_*`` variables without those that Kubernetes injects for each Service of the namespace.
+
+    A Service ``tieline`` becomes ``TIELINE_SERVICE_HOST``, ``TIELINE_PORT``, ``TIELINE_PORT_4222_TCP_ADDR`` and so on.
+    None of these is a setting. A Service ``tieline-metrics`` becomes ``TIELINE_METRICS_PORT=tcp://…``, which is one: it
+    is ignored only if ``TIELINE_METRICS_SERVICE_HOST`` shows where it comes from.
+    """
+    known = frozenset(variables())
+
+    def is_link(name: str, value: str) -> bool:
+        if name.endswith("_PORT") and _LINK_VALUE.match(value):
+            return name not in known or f"{name.removesuffix('_PORT')}_SERVICE_HOST" in environ
+        return name not in known and _LINK_NAME.fullmatch(name) is not None
+
+    given = {name: value for name, value in environ.items() if name.startswith("TIELINE_")}
+    return {name: value for name, value in given.items() if not is_link(name, value)}
+
+
+@cache  # once in each process: the environment is read for each connection
+def _warn_unknown(variable: str) -> None:
+    [nearest] = difflib.get_close_matches(variable, variables(), n=1, cutoff=0.0)
+    log.warning("%s is not a setting and has no effect; the nearest setting is %s", variable, nearest)
 
 
 def variables() -> list[str]:

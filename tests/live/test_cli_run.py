@@ -125,3 +125,23 @@ async def test_a_signal_before_it_is_ready_ends_it_too(folder: Path, nats_server
         nats_server.resume()
     assert end.code == 1
     assert "Traceback" not in end.err
+
+
+async def test_a_pod_beside_a_kubernetes_service_called_tieline_runs(folder: Path, nats_url: str) -> None:
+    links = {
+        "TIELINE_SERVICE_HOST": "10.96.4.7",
+        "TIELINE_SERVICE_PORT": "4222",
+        "TIELINE_PORT": "tcp://10.96.4.7:4222",
+        "TIELINE_PORT_4222_TCP": "tcp://10.96.4.7:4222",
+        "TIELINE_PORT_4222_TCP_ADDR": "10.96.4.7",
+    }
+    (folder / "go").touch()
+    env = links | {"TIELINE_RECONECT": "5s"}
+    async with started("run", "shop", "booking", cwd=folder, url=nats_url, **env) as program:
+        await program.log_line("TIELINE_RECONECT is not a setting and has no effect; the nearest setting is")
+        await publish(folder, nats_url, "c1")
+        await eventually((folder / "c1.done").exists, what="the agent handles a message")
+        program.process.send_signal(signal.SIGTERM)
+        end = await program.ended()
+    assert end.code == 0
+    assert "TIELINE_PORT" not in end.err + end.out

@@ -83,7 +83,7 @@ def test_what_is_no_duration_names_the_variable_and_the_value(variable: str, tex
         ("TIELINE_SERVERS", " , ", "servers is empty"),
         ("TIELINE_SERVERS", "localhost:4222", "'localhost:4222' is not a URL"),
         ("TIELINE_AUDIT", "maybe", "TIELINE_AUDIT='maybe'"),
-        ("TIELINE_RECONECT", "5", "TIELINE_RECONECT: no such setting"),
+        ("TIELINE_METRICS_PORT", "tcp://10.0.0.1:7777", "TIELINE_METRICS_PORT='tcp://10.0.0.1:7777'"),
     ],
 )
 def test_nonsense_is_refused_with_words(variable: str, text: str, says: str) -> None:
@@ -92,9 +92,49 @@ def test_nonsense_is_refused_with_words(variable: str, text: str, says: str) -> 
     assert says in str(refused.value)
 
 
-def test_an_unknown_variable_is_told_what_there_is() -> None:
-    with pytest.raises(BadSettings, match="TIELINE_SERVERS, TIELINE_CREDENTIALS"):
-        Settings.from_environment({"TIELINE_NO": "1"})
+@pytest.mark.parametrize(
+    ("typo", "nearest"),
+    [("TIELINE_RECONECT", "TIELINE_RECONNECT"), ("TIELINE_SERVER", "TIELINE_SERVERS"), ("TIELINE_PORT", "TIELINE_")],
+)
+def test_an_unknown_variable_is_a_warning_that_names_the_nearest_setting(
+    typo: str, nearest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert Settings.from_environment({typo: "4222"}) == Settings()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1, "once in each process, however often the environment is read"
+    assert lines[0].startswith(f"{typo} is not a setting")
+    assert nearest in lines[0].removeprefix(typo)
+
+
+def service_links(name: str, port: int) -> dict[str, str]:
+    """What the kubelet gives every container of a namespace that has this Service (envvars.FromServices)."""
+    name, address = name.upper().replace("-", "_"), "10.96.4.7"
+    link = f"{name}_PORT_{port}_TCP"
+    return {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": str(port),
+        f"{name}_SERVICE_PORT_CLIENT_NATS": str(port),
+        f"{name}_PORT": f"tcp://{address}:{port}",
+        link: f"tcp://{address}:{port}",
+        f"{link}_PROTO": "tcp",
+        f"{link}_PORT": str(port),
+        f"{link}_ADDR": address,
+    }
+
+
+@pytest.mark.parametrize("service", ["tieline", "tieline-nats", "tieline-metrics", "tieline-health"])
+def test_what_kubernetes_injects_for_a_service_is_ignored_silently(
+    service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    links = service_links(service, 4222)
+    assert Settings.from_environment(links | {"TIELINE_RECONNECT": "7"}).connection.reconnect == 7
+    assert Settings.from_environment(links).metrics_port == 7777
+    assert caplog.records == []
+
+
+def test_no_variable_of_a_service_called_tieline_is_a_setting() -> None:
+    assert service_links("tieline", 4222).keys() & {*variables()} == set()
 
 
 @pytest.mark.parametrize(
