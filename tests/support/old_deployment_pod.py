@@ -144,21 +144,21 @@ async def _work(job: Job, call: Conversation) -> str | Refuse | Retry:
 
 
 @old_pod.agent
-async def after(message: Follow, call: Conversation) -> None:
+async def after(_: Follow, call: Conversation) -> None:
     ran.append(("after", call.id))
 
 
 @old_pod.agent
-async def oracle(question: Question, call: Conversation) -> None:
+async def oracle(_: Question, call: Conversation) -> None:
     ran.append(("oracle", call.id))
     await call.reply(Answer(call_id=call.id, text="the blue one"))
 
 
 @old_pod.agent
-async def absent(message: Orphan, call: Conversation) -> None:
+async def absent(_: Orphan, call: Conversation) -> None:
     ran.append(("absent", call.id))
 
 
 @absent.also
-async def late(message: Brief, call: Conversation) -> None:
+async def late(_: Brief, call: Conversation) -> None:
     ran.append(("late", call.id))

@@ -5,9 +5,9 @@ Run by hand, never by a test, and only with that commit's own environment::
     git worktree add /tmp/old 9a418b6 && (cd /tmp/old && uv sync)
     PYTHONPATH=tests /tmp/old/.venv/bin/python -m support.old_deployment_recording tests/data
 
-It uses nothing but commands, `connect` and the JetStream API, so that it can be read (and type-checked) beside today's
-code. Waits for "not yet" are 50 years long, the streams keep messages for a century, and what is "over" became due while
-the server was stopped.
+It uses only commands, `connect` and the JetStream API, so that it can be read (and type-checked) beside today's code.
+Waits that must not be over last 50 years, the streams keep messages for a century, and the waits described as "over"
+ended while the server was stopped.
 """
 
 import asyncio
