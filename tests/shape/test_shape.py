@@ -15,6 +15,7 @@ POD = ROOT / "pods" / "oneroof" / "src" / "oneroof"
 # From left to right; a module may know its own layer and those to its left.
 LAYERS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "subjects", "headers", "outcomes", "facts", "messages", "partial", "codec", "settings"),
+    "records": ("records",),
     "declared": ("stream", "tool", "context", "agent", "pod"),
     "models": ("models",),
     "wire": ("wire",),
