@@ -80,6 +80,11 @@ class Agent:
         """The message classes it handles, in order of declaration."""
         return tuple(route.model for route in self._routes.values())
 
+    @property
+    def handlers(self) -> tuple[Callable[..., Awaitable[Outcome | None]], ...]:
+        """The handlers' functions, each once, in order of declaration."""
+        return tuple(dict.fromkeys(route.handler for route in self._routes.values()))
+
     def also[M: Message](self, handler: Handler[M]) -> Handler[M]:
         """Add a handler for one more message, or several (a union). `BadDeclaration` when two would take the same,
         or no stream stores it."""

@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "wire": ("wire",),
     "runtime": ("runtime",),
     "services": ("services", "server"),
+    "security": ("security",),
     "edges": ("cli", "dashboard", "deploy", "testing", "__init__", "__main__"),
 }
 ORDER = {part: place for place, parts in enumerate(LAYERS.values()) for part in parts}

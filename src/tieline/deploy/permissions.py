@@ -14,6 +14,7 @@ from tieline.agent import Agent
 from tieline.errors import BadDeclaration
 from tieline.messages import binding_of
 from tieline.pod import Pod
+from tieline.security.handler_uses import declared_or_derived
 from tieline.tool import Tool
 from tieline.wire.topology import Consumer, agent_of, consumers_of, waker_name
 
@@ -163,10 +164,8 @@ def _agent(pod: Pod, agent: Agent) -> Iterator[Grant]:
 
 
 def _says(agent: Agent) -> Iterator[Grant]:
-    """What follows from ``publishes``, ``calls`` and ``uses``."""
-    declared = agent.declared
-    if declared is None:
-        return
+    """What follows from ``publishes``, ``calls`` and ``uses``, or from the code where none of them is declared."""
+    declared = declared_or_derived(agent)
     for model in declared.publishes:
         yield Grant("publish", binding_of(model).filter, agent.name, f"publishes {model.__name__}")
     for tool in declared.calls:
@@ -187,7 +186,7 @@ def _says(agent: Agent) -> Iterator[Grant]:
 def _answers(pod: Pod, agent: Agent) -> Iterator[Grant]:
     """An agent that others may ask writes the answer to the asker's step."""
     for asker in pod.agents.values():
-        asked = set(asker.declared.publishes if asker.declared is not None else ()) & set(agent.models)
+        asked = set(declared_or_derived(asker).publishes) & set(agent.models)
         for model in sorted(asked, key=lambda model: model.__name__):
             step = subjects.step_filter(asker.name, "ask")
             yield Grant("publish", step, agent.name, f"answers when {asker.name} asks with {model.__name__}")
@@ -200,7 +199,7 @@ def _tool(pod: Pod, tool: Tool[..., object]) -> Iterator[Grant]:
             yield from _pulls(consumer, name)
     yield from _journal(name, name)
     for agent in pod.agents.values():
-        if agent.declared is not None and any(called.name == tool.name for called in agent.declared.calls):
+        if any(called.name == tool.name for called in declared_or_derived(agent).calls):
             where = subjects.step_filter(agent.name, "tool")
             yield Grant("publish", where, name, f"{agent.name} calls it: its result is a step of that agent")
             yield Grant(
