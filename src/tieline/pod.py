@@ -16,6 +16,7 @@ from tieline.tool import Effect, Tool, ToolRun, declared_name
 __all__ = ["Pod"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+_VARIABLE = re.compile(r"(?!TIELINE_)[A-Z_][A-Z0-9_]*\Z")
 # Processes that are no agents; records for all agents.
 RESERVED = ("tools", "audit", "metrics", "gateway", subjects.EVERYBODY)
 
@@ -26,6 +27,8 @@ class Pod:
     ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
     of its agents and tools. ``idle_end`` ends conversations that nobody ends: so long after its last write, a
     conversation's state goes (seconds or ``"12h"``; None: after the 30 days that the stream STATE keeps).
+    ``data`` is the name of the environment variable from which the pod's tools learn the folder where they may keep
+    files. `tieline deploy` sets it for the process ``tools`` and mounts a volume there; everything else is read-only.
     """
 
     def __init__(
@@ -36,9 +39,13 @@ class Pod:
         streams: tuple[Stream, ...] = (),
         limits: Limits | None = None,
         idle_end: str | float | None = None,
+        data: str | None = None,
     ) -> None:
         if not _NAME.match(name):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
+        if data is not None and not _VARIABLE.match(data):
+            raise BadDeclaration(f"pod {name}: data={data!r} is not the name of an environment variable, as SHOP_DATA")
+        self.data = data
         self.name = name
         self.version = version
         self.limits = limits or Limits()

@@ -11,9 +11,12 @@ from tieline.cli.options import JsonOption, PodArgument, byte_count
 from tieline.cli.printing import console, print_json
 from tieline.cli.tenant import KEYS, KeysOption
 from tieline.deploy.compose import compose as compose_files
+from tieline.deploy.docker import Image
 from tieline.deploy.files import write
+from tieline.deploy.image_sources import given_sources, sources_of
 from tieline.deploy.keys import Keys
 from tieline.deploy.kubernetes import kubernetes as kubernetes_files
+from tieline.deploy.process import keeps_files
 from tieline.deploy.residence import Residence
 from tieline.deploy.site import USER, File, Servers, Site, confs
 from tieline.deploy.systemd import Paths
@@ -40,7 +43,9 @@ ImageOption = Annotated[str | None, typer.Option(help="Of the processes.", show_
 NatsImageOption = Annotated[str, typer.Option(help="Of the servers.")]
 InstallOption = Annotated[
     list[str] | None,
-    typer.Option("--install", metavar="PATH", help="What pip installs in the image; repeat it.", show_default="."),
+    typer.Option(
+        "--install", metavar="PATH", help="What pip installs in the image; repeat it.", show_default="the pod's project"
+    ),
 ]
 OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to.", show_default="deploy/KIND")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that we did not render.")]
@@ -96,10 +101,12 @@ def compose(
     place = out or Path("deploy/compose")
     # Secrets are files with their owner: the containers run as whoever that is, and never as root.
     user = os.getuid() or USER
-    files = compose_files(site, f"{user}:{os.getgid() or USER}", os.path.relpath(".", place), install or ["."])
-    for server in range(count):
-        _given(place / "data" / f"nats-{server}", user)
-    steps = [f"docker compose -f {place}/compose.yaml up --build --detach"]
+    image_ = _image(pod, site, place, install)
+    files = compose_files(site, f"{user}:{os.getgid() or USER}", image_)
+    kept = [process.name for process in site.processes if keeps_files(site, process.name)]
+    for name in [*(f"nats-{server}" for server in range(count)), *kept]:
+        _given(place / "data" / name, user)
+    steps = [*image_.steps(), f"docker compose -f {place}/compose.yaml up --build --detach"]
     return _written(place, files, steps, force=force, as_json=json, owner=user)
 
 
@@ -124,8 +131,9 @@ def kubernetes(
     """Manifests: a StatefulSet of servers, a Deployment for each process, Secrets, probes, and KEDA's scaling."""
     site = _site(pod, tenant, keys, _servers(count, "", storage, sync, tls=tls), (image, nats_image))
     place = out or Path("deploy/kubernetes")
-    files = kubernetes_files(site, namespace or site.pod.name, most, install or ["."])
-    steps = [f"docker build -f {place}/Dockerfile -t {site.image} . && docker push {site.image}"]
+    image_ = _image(pod, site, place, install)
+    files = kubernetes_files(site, namespace or site.pod.name, most, image_)
+    steps = [*image_.steps(), f"docker build -f {place}/Dockerfile -t {site.image} . && docker push {site.image}"]
     if tls:
         steps.append(
             "kubectl create secret generic nats-tls --from-file=tls.crt --from-file=tls.key --from-file=ca.crt"
@@ -190,6 +198,10 @@ def _site(reference: str, tenant: str | None, keys: Path, servers: Servers, imag
         image=images[0] or f"{pod.name}:latest",
         nats_image=images[1],
     )
+
+
+def _image(reference: str, site: Site, place: Path, installs: list[str] | None) -> Image:
+    return Image(site.image, place, given_sources(installs) if installs else sources_of(reference, Path.cwd()))
 
 
 def _given(folder: Path, user: int) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tieline.deploy.docker import dockerfile, dockerignore
-from tieline.deploy.process import APPLY, command, environment, grace, urls
+from tieline.deploy.docker import Image, image_files
+from tieline.deploy.process import APPLY, command, environment, folder_of, grace, keeps_files, urls
 from tieline.deploy.site import METRICS, MONITOR, PORT, RENDERED, File, Site, confs, names_of
 from tieline.deploy.yaml import documents
 from tieline.services.process import METRICS as METRICS_NAME
@@ -20,12 +20,12 @@ Settings of your own (API keys, TIELINE_MODEL): pod.env, a line NAME=value each.
 _READY = {"condition": "service_healthy"}
 
 
-def compose(site: Site, user: str, context: str, installs: list[str]) -> dict[str, File]:
-    """The files by name. ``user`` is uid:gid of who may read the credentials; ``context`` the project's folder."""
+def compose(site: Site, user: str, image: Image) -> dict[str, File]:
+    """The files by name. ``user`` is uid:gid of who may read the credentials."""
     names = names_of(site.servers)
     services: dict[str, Any] = {name: _nats(site, name, user) for name in names}
     services["nats-0"]["ports"] = [f"127.0.0.1:{PORT}:{PORT}"]
-    build = {"context": context, "dockerfile": "deploy/compose/Dockerfile"}
+    build = {"context": image.context, "dockerfile": image.dockerfile}
     services[APPLY] = {
         "build": build,
         **_process(site, APPLY, "operator", user),
@@ -43,9 +43,7 @@ def compose(site: Site, user: str, context: str, installs: list[str]) -> dict[st
     files = {f"{name}.conf": File(text) for name, text in _confs(site).items()}
     files |= {f"secrets/{name}.creds": File(text, secret=True) for name, text in site.credentials.items()}
     files["secrets/.gitignore"] = File("*\n")
-    files["Dockerfile"] = File(dockerfile("deploy/compose/Dockerfile", site.image, installs, ["tieline", "--help"]))
-    files["Dockerfile.dockerignore"] = File(dockerignore())
-    return {"compose.yaml": File(documents([whole], _HEADER)), **files}
+    return {"compose.yaml": File(documents([whole], _HEADER)), **files, **image_files(image, ["tieline", "--help"])}
 
 
 def _confs(site: Site) -> dict[str, str]:
@@ -89,14 +87,17 @@ def _nats(site: Site, name: str, user: str) -> dict[str, Any]:
 def _process(site: Site, name: str, who: str, user: str) -> dict[str, Any]:
     ca = "/etc/tieline/tls/ca.crt" if site.servers.tls else None
     servers = urls(site, tuple(names_of(site.servers)))
+    volumes = [f"./tls/ca.crt:{ca}:ro"] if ca else []
+    if keeps_files(site, name):
+        volumes.append(f"./data/{name}:{folder_of(site)}")
     return {
         "image": site.image,
         "command": command(site, name),
         **_guarded(user),
-        "environment": environment(servers, name, f"/run/secrets/{who}-creds", ca),
+        "environment": environment(site, servers, name, (f"/run/secrets/{who}-creds", ca)),
         "env_file": [{"path": "pod.env", "required": False}],
         "secrets": [f"{who}-creds"],
-        **({"volumes": [f"./tls/ca.crt:{ca}:ro"]} if ca else {}),
+        **({"volumes": volumes} if volumes else {}),
     }
 
 

@@ -7,7 +7,7 @@ from tieline.services.process import AUDIT
 from tieline.services.process import METRICS as METRICS_NAME
 from tieline.services.supervisor import Process
 
-__all__ = ["APPLY", "command", "environment", "grace", "may_scale", "urls"]
+__all__ = ["APPLY", "command", "environment", "folder_of", "grace", "keeps_files", "may_scale", "urls"]
 
 APPLY = "apply"
 """What makes the streams and consumers, once, before the others start."""
@@ -18,8 +18,12 @@ def command(site: Site, name: str) -> list[str]:
     return ["tieline", "apply", site.reference] if name == APPLY else ["tieline", "run", site.reference, name]
 
 
-def environment(urls: str, name: str, credentials: str, ca: str | None) -> dict[str, str]:
-    """The settings of a process: which servers, who it is, and where it answers. ``ca``: who vouches for servers."""
+def environment(site: Site, urls: str, name: str, secrets: tuple[str, str | None]) -> dict[str, str]:
+    """The settings of a process: which servers, who it is, where it answers, and where it may keep files.
+
+    ``secrets`` are the paths of its credentials, and of the certificates that vouch for servers, if any.
+    """
+    credentials, ca = secrets
     found = {"TIELINE_SERVERS": urls, "TIELINE_CREDENTIALS": credentials}
     if ca is not None:
         found["TIELINE_TLS_CA"] = ca
@@ -27,7 +31,19 @@ def environment(urls: str, name: str, credentials: str, ca: str | None) -> dict[
         found["TIELINE_HEALTH_PORT"] = str(HEALTH)
     if name == METRICS_NAME:
         found |= {"TIELINE_METRICS_PORT": str(METRICS), "TIELINE_METRICS_HOST": "0.0.0.0"}
+    if site.pod.data is not None and keeps_files(site, name):
+        found[site.pod.data] = folder_of(site)
     return found
+
+
+def keeps_files(site: Site, name: str) -> bool:
+    """Whether a process has a folder of its own to write to: the tools of a pod that names one (`Pod`, ``data``)."""
+    return site.pod.data is not None and name == "tools"
+
+
+def folder_of(site: Site) -> str:
+    """Where that folder is in a container."""
+    return f"/var/lib/{site.pod.name}"
 
 
 def urls(site: Site, hosts: tuple[str, ...]) -> str:
@@ -41,6 +57,6 @@ def grace(process: Process) -> int:
     return math.ceil(process.grace)
 
 
-def may_scale(name: str) -> bool:
-    """Whether it may run several times over. The audit pages, so one is enough; a second would page twice."""
-    return name not in (AUDIT, METRICS_NAME)
+def may_scale(site: Site, name: str) -> bool:
+    """Whether several of it may run at once. Not the audit, which pages, and not who keeps files in a folder."""
+    return name not in (AUDIT, METRICS_NAME) and not keeps_files(site, name)

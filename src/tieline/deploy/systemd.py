@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tieline.deploy.process import APPLY, command, environment, grace, urls
+from tieline.deploy.process import APPLY, command, environment, grace, keeps_files, urls
 from tieline.deploy.site import HEALTH, METRICS, MONITOR, PORT, RENDERED, ROUTES, File, Site, confs, names_of
 from tieline.errors import BadSettings
 from tieline.services.process import METRICS as METRICS_NAME
@@ -142,12 +142,14 @@ def _running(site: Site, paths: Paths, hosts: tuple[str, ...], process: Process,
     unit = _unit(site, paths, hosts, process.name, {"TIELINE_HEALTH_PORT": str(port)})
     kind = "Type=exec\nRestart=always\nRestartSec=2"
     stopping = f"TimeoutStopSec={grace(process) + 10}\nMemoryMax=512M"
+    if keeps_files(site, process.name):
+        stopping += f"\nStateDirectory={site.pod.name}"
     return _PROCESS.format(**unit, who=process.name, kind=kind, stopping=stopping, hardened=_HARDENED)
 
 
 def _unit(site: Site, paths: Paths, hosts: tuple[str, ...], name: str, more: dict[str, str]) -> dict[str, str]:
     ca = "%d/ca.crt" if site.servers.tls else None
-    settings = environment(urls(site, hosts), name, "%d/user.creds", ca) | more
+    settings = environment(site, urls(site, hosts), name, ("%d/user.creds", ca)) | more
     if name == METRICS_NAME:
         settings.pop("TIELINE_METRICS_HOST")  # a machine is no container: on loopback, unless pod's .env says otherwise
     return {

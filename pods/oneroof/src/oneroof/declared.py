@@ -9,6 +9,7 @@ _HOUR = 3600.0
 pod = Pod(
     "oneroof",
     version="1",
+    data="ONEROOF_DATA",
     streams=(
         Stream(name="CALL_TURN", subjects=("call.turn.*",), max_age=_HOUR, description="what callers say"),
         Stream(name="CALL_ANSWER", subjects=("call.answer.*",), max_age=_HOUR, description="what came of intents"),

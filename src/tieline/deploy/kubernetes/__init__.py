@@ -1,6 +1,6 @@
 """A pod on Kubernetes: manifests of the servers, the credentials, the processes, and how they scale."""
 
-from tieline.deploy.docker import dockerfile, dockerignore
+from tieline.deploy.docker import Image, image_files
 from tieline.deploy.kubernetes.nats import nats
 from tieline.deploy.kubernetes.parts import labels, metadata
 from tieline.deploy.kubernetes.processes import processes
@@ -11,10 +11,9 @@ from tieline.deploy.yaml import documents
 __all__ = ["kubernetes"]
 
 _HEADER = f"{RENDERED}; render again rather than edit."
-_PLACE = "deploy/kubernetes/Dockerfile"
 
 
-def kubernetes(site: Site, namespace: str, most: int, installs: list[str]) -> dict[str, File]:
+def kubernetes(site: Site, namespace: str, most: int, image: Image) -> dict[str, File]:
     """The files by name. ``most``: how many of an agent may run where its backlog asks for it."""
     restricted = {
         f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")
@@ -44,6 +43,5 @@ def kubernetes(site: Site, namespace: str, most: int, installs: list[str]) -> di
         "3-pod.yaml": File(documents(processes(site, namespace), _HEADER)),
         "scaling/keda.yaml": File(documents(scaling(site, namespace, most), f"{_HEADER}\n{scaled}")),
         ".gitignore": File("1-secrets.yaml\n"),
-        "Dockerfile": File(dockerfile(_PLACE, site.image, installs, command)),
-        "Dockerfile.dockerignore": File(dockerignore()),
+        **image_files(image, command),
     }

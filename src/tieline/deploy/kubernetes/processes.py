@@ -17,7 +17,7 @@ from tieline.deploy.kubernetes.parts import (
     only,
     selected,
 )
-from tieline.deploy.process import APPLY, command, environment, grace, may_scale, urls
+from tieline.deploy.process import APPLY, command, environment, folder_of, grace, keeps_files, may_scale, urls
 from tieline.deploy.site import HEALTH, METRICS, Site
 from tieline.services.process import METRICS as METRICS_NAME
 from tieline.services.supervisor import Process
@@ -33,7 +33,9 @@ def processes(site: Site, namespace: str) -> list[Manifest]:
     found = [_apply(site, namespace), _policy(site, namespace)]
     for process in site.processes:
         found.append(_deployment(site, namespace, process))
-        if may_scale(process.name):
+        if keeps_files(site, process.name):
+            found.append(_claim(site, namespace, process.name))
+        if may_scale(site, process.name):
             found.append(disruption(site, namespace, process.name))
     if any(process.name == METRICS_NAME for process in site.processes):
         meta = metadata(site, namespace, METRICS_NAME, METRICS_NAME)
@@ -55,8 +57,8 @@ def _apply(site: Site, namespace: str) -> Manifest:
 
 
 def _deployment(site: Site, namespace: str, process: Process) -> Manifest:
-    name, scales = process.name, may_scale(process.name)
-    # A second audit would page twice: the old one goes before the new one comes. The others overlap.
+    name, scales = process.name, may_scale(site, process.name)
+    # A second audit would page twice, and a volume has one owner: the old one goes before the new one comes.
     strategy: Manifest = {"type": "Recreate"}
     if scales:
         strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
@@ -89,13 +91,28 @@ def _spec(site: Site, name: str, who: str) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": OUTSIDE,
         "containers": [_container(site, name)],
-        "volumes": [creds, TMP, *(tls if site.servers.tls else [])],
+        "volumes": [creds, TMP, *(tls if site.servers.tls else []), *_files(site, name)],
     }
+
+
+def _files(site: Site, name: str) -> list[Manifest]:
+    return [{"name": "files", "persistentVolumeClaim": {"claimName": _claimed(site, name)}}] * keeps_files(site, name)
+
+
+def _claimed(site: Site, name: str) -> str:
+    return f"{site.pod.name}-{name}"
+
+
+def _claim(site: Site, namespace: str, name: str) -> Manifest:
+    """The volume in which a process keeps its files."""
+    meta = metadata(site, namespace, _claimed(site, name), name)
+    resources = {"requests": {"storage": "1Gi"}}
+    return manifest("PersistentVolumeClaim", "v1", meta, accessModes=["ReadWriteOnce"], resources=resources)
 
 
 def _container(site: Site, name: str) -> Manifest:
     ca = f"{_TLS}/ca.crt" if site.servers.tls else None
-    settings = environment(urls(site, hosts(site)), name, f"{_SECRETS}/user.creds", ca)
+    settings = environment(site, urls(site, hosts(site)), name, (f"{_SECRETS}/user.creds", ca))
     ports = [{"name": "health", "containerPort": HEALTH}]
     if name == METRICS_NAME:
         ports.append({"name": "metrics", "containerPort": METRICS})
@@ -105,6 +122,8 @@ def _container(site: Site, name: str) -> Manifest:
     ]
     if ca is not None:
         mounts.append({"name": "tls", "mountPath": _TLS, "readOnly": True})
+    if keeps_files(site, name):
+        mounts.append({"name": "files", "mountPath": folder_of(site)})
     own = f"{site.pod.name}-env"
     probed = {} if name == APPLY else {"ports": ports, **_probes()}
     return {

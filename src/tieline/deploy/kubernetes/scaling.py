@@ -14,7 +14,7 @@ _FULL = 4  # times what one process runs at once: a backlog that long asks for a
 
 def scaling(site: Site, namespace: str, most: int) -> list[Manifest]:
     """One for each process that may run several times over and has a backlog: the gateway has none."""
-    found = [_scaled(site, namespace, process, most) for process in site.processes if may_scale(process.name)]
+    found = [_scaled(site, namespace, process, most) for process in site.processes if may_scale(site, process.name)]
     return [scaled for scaled in found if scaled["spec"]["triggers"]]
 
 
