@@ -102,7 +102,7 @@ class Pod:
         ``publishes`` (messages), ``calls`` (tools) and ``uses`` (``"delays"``, ``"large"``, ``"models"``, ``"state"``)
         are all it may do beside consuming: `tieline creds` makes its credentials of them, and with any of them given
         the runtime raises `Denied` for what is not declared. With none of them it may do anything where there are no
-        credentials, and nothing where there are.
+        credentials; where there are, they are derived from the handlers' code, or refused where that is unclear.
 
         `BadDeclaration` for a name taken, a handler that is not ``async def (message, call)``, or a message that no
         stream stores.

@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-import os
-import re
 import shutil
-import socket
 import stat
 import sys
 import urllib.error
 import urllib.request
-from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +18,11 @@ from typing import Any
 import pytest
 import yaml
 from command_line import tieline
+from deployments import BIN, Here, is_ok, running, servers
 from scraping import scraped
 from support.office import settings
 
 from tieline import Bus, connect
-from tieline.server.binary import find_binary
 from tieline.services.reference import load_pod
 from tieline.testing import eventually
 
@@ -47,7 +44,6 @@ async def crm(name: str) -> str:
 async def booking(intent: Book, call: Conversation) -> None:
     Path("done").write_text(await call.tool(crm, name=intent.call_id))
 """
-_BIN = Path(sys.executable).parent
 _NAMES = {"booking", "tools", "audit", "metrics"}
 
 
@@ -84,7 +80,7 @@ async def test_manifests_are_what_kubernetes_reads(project: Path) -> None:
         folder = await rendered(project, "kubernetes", *options)
         files = sorted(str(path) for path in folder.glob("*.yaml"))
         assert len(files) == 4
-        command = [str(_BIN / "kubernetes-validate"), "--strict", "--no-warn", "-k", "1.37", *files]
+        command = [str(BIN / "kubernetes-validate"), "--strict", "--no-warn", "-k", "1.37", *files]
         code, told = await ran(*command)
         assert (code, told.count("passed")) == (0, 21), told
 
@@ -92,7 +88,7 @@ async def test_manifests_are_what_kubernetes_reads(project: Path) -> None:
 async def test_the_compose_file_is_by_its_specification(project: Path) -> None:
     for options in ([], ["--tls", "--servers", "3"]):
         folder = await rendered(project, "compose", *options)
-        command = [str(_BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+        command = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
         code, told = await ran(*command, str(folder / "compose.yaml"))
         assert code == 0, told
 
@@ -101,7 +97,7 @@ async def test_units_are_what_systemd_reads(project: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
     for options in ([], ["--tls", "--servers", "3", "--hosts", "a,b,c"]):
-        folder = await rendered(project, "systemd", "--prefix", str(_BIN.parent), *options)
+        folder = await rendered(project, "systemd", "--prefix", str(BIN.parent), *options)
         units = [str(unit) for unit in (folder / "etc/systemd/system").iterdir()]
         assert await ran("systemd-analyze", "verify", *units) == (0, "")
 
@@ -179,6 +175,7 @@ async def test_rendering_again_replaces_ours_and_not_theirs(project: Path) -> No
         (["compose", "shop", "--storage", "1MB"], "needs at least 100MB"),
         (["compose", "shop", "--sync", "never"], "not 'never'"),
         (["compose", "shop", "--install", "../other"], "--install '../other' is not within"),
+        (["compose", "shop", "--out", "../elsewhere"], "--out ../elsewhere is outside"),
         (["compose", "nobody"], "nobody"),
         (["nats"], "no operator yet"),
     ],
@@ -196,106 +193,6 @@ async def test_an_agent_named_like_what_is_beside_it(project: Path) -> None:
 
 
 # -- run
-
-
-@dataclass
-class Running:
-    """A process that was started as rendered."""
-
-    name: str
-    process: Process
-    said: list[str]
-
-    async def port(self, what: str) -> int:
-        async def seen() -> int:
-            found = re.search(rf"{what}:?(\d+)", "".join(self.said))
-            return int(found[1]) if found else 0
-
-        return int(str(await eventually(seen, what=f"{self.name}: {what}")))
-
-
-@asynccontextmanager
-async def running(
-    name: str, command: Sequence[str], environment: Mapping[str, str], cwd: Path
-) -> AsyncIterator[Running]:
-    given = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", **environment}
-    process = await asyncio.create_subprocess_exec(*command, cwd=cwd, env=given, stderr=PIPE)
-    said: list[str] = []
-
-    async def listen() -> None:
-        assert process.stderr is not None
-        while line := await process.stderr.readline():
-            said.append(line.decode())
-
-    listening = asyncio.create_task(listen())
-    try:
-        yield Running(name, process, said)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await listening
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-@dataclass
-class Here:
-    """Where the rendered servers are on this machine: a port for each of theirs."""
-
-    clients: dict[str, int]
-    monitors: dict[str, int]
-
-    def urls(self, told: str) -> str:
-        """``TIELINE_SERVERS`` as rendered, as it is here."""
-        hosts = [re.fullmatch(r"nats://([a-z0-9-]+)(\.[a-z-]+)?:4222", url) for url in told.split(",")]
-        return ",".join(f"nats://127.0.0.1:{self.clients[host[1]]}" for host in hosts if host)
-
-
-@asynccontextmanager
-async def servers(confs: Mapping[str, str], data: str, project: Path) -> AsyncIterator[Here]:
-    """nats-server run with these confs, on loopback, with folders and ports of their own."""
-    names = list(confs)
-    ports = free_ports(3 * len(names))
-    clients, routes, monitors = (dict(zip(names, ports[at::3], strict=True)) for at in range(3))
-    async with AsyncExitStack() as stack:
-        for name, conf in confs.items():
-            assert 'sync_interval: "always"' in conf
-            text = conf.replace("0.0.0.0:8222", f"127.0.0.1:{monitors[name]}").replace("0.0.0.0", "127.0.0.1")
-            text = text.replace("port: 4222", f"port: {clients[name]}").replace("port: 6222", f"port: {routes[name]}")
-            text = text.replace(f'"{data}', f'"{project}/{name}')
-            for other in names:
-                text = re.sub(rf"{other}(\.nats-headless)?:6222", f"127.0.0.1:{routes[other]}", text)
-            path = project / f"{name}.here.conf"
-            path.write_text(text)
-            await stack.enter_async_context(running(name, [str(find_binary()), "-c", str(path)], {}, project))
-        for port in monitors.values():
-            page = f"http://127.0.0.1:{port}/healthz?js-server-only=true"
-            await eventually(partial(_ok, page), what="a server")
-        yield Here(clients, monitors)
-
-
-async def _ok(page: str) -> bool:
-    return await _status(page) == 200
-
-
-async def _status(page: str) -> int:
-    def asked() -> int:
-        try:
-            with urllib.request.urlopen(page, timeout=5) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
-
-    return await asyncio.to_thread(asked)
 
 
 @dataclass
@@ -328,8 +225,8 @@ async def works(project: Path, here: Here, processes: dict[str, Rendered], url: 
         ]
         for one in started:
             page = f"http://127.0.0.1:{await one.port('health at port ')}"
-            await eventually(partial(_ok, f"{page}/ready"), what=f"{one.name} ready")
-            assert await _ok(f"{page}/live")
+            await eventually(partial(is_ok, f"{page}/ready"), what=f"{one.name} ready")
+            assert await is_ok(f"{page}/live")
         operator = settings(url, credentials=first.credentials)
         async with connect(load_pod("shop"), settings=operator) as bus:
             await bus.publisher.publish("call.intent.book", b'{"callId": "c1"}', {})
@@ -384,7 +281,7 @@ async def test_what_kubernetes_runs_runs(project: Path) -> None:
         for port in here.monitors.values():
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 path_ = server[probe]["httpGet"]["path"]
-                assert await _ok(f"http://127.0.0.1:{port}{path_}"), probe
+                assert await is_ok(f"http://127.0.0.1:{port}{path_}"), probe
         await works(project, here, processes, f"nats://127.0.0.1:{here.clients['nats-0']}")
         await scales(folder, here)
 
@@ -439,7 +336,7 @@ async def test_what_compose_runs_runs(project: Path) -> None:
 
 
 async def test_what_systemd_runs_runs(project: Path) -> None:
-    folder = await rendered(project, "systemd", "--prefix", str(_BIN.parent))
+    folder = await rendered(project, "systemd", "--prefix", str(BIN.parent))
     processes, ports = {}, []
     for unit in (folder / "etc/systemd/system").glob("shop-*.service"):
         lines = [line.partition("=") for line in unit.read_text().splitlines()]
@@ -483,11 +380,89 @@ async def test_servers_alone_with_tenants_and_open(project: Path) -> None:
         assert info["cluster"]["traffic_account"] == "TIELINE"
 
 
-async def test_the_image_runs_what_is_installed(project: Path) -> None:
-    """Its build steps without Docker: pip makes the environment, and what it has runs as the file says."""
+async def test_an_image_installs_what_it_is_told_to(project: Path) -> None:
+    for folder in (".", "pods/oneroof"):
+        (project / folder).mkdir(parents=True, exist_ok=True)
     folder = await rendered(project, "compose", "--install", ".", "--install", "pods/oneroof")
     text = (folder / "Dockerfile").read_text()
-    assert 'pip install --no-cache-dir --disable-pip-version-check "." "./pods/oneroof"' in text
+    assert '-c deploy/compose/constraints.txt "." "./pods/oneroof"' in text
     assert text.index("USER 10001:10001") > text.rindex("\nRUN ")
     ignored = (folder / "Dockerfile.dockerignore").read_text().splitlines()
     assert {".tieline", "**/*.creds", "deploy"} <= set(ignored)
+
+
+async def test_a_loose_module_is_copied_and_tieline_comes_as_a_wheel(project: Path) -> None:
+    """The pod is a file in no project, and this Tieline is installed from a folder that is not the pod's."""
+    made = await tieline("deploy", "compose", "shop", cwd=project)
+    text = (project / "deploy/compose/Dockerfile").read_text()
+    assert 'cp -r "shop.py" /app/pod/' in text
+    assert "deploy/compose/wheels/*.whl" in text
+    assert "pydantic==" in (project / "deploy/compose/constraints.txt").read_text()
+    assert "uv build --wheel --out-dir deploy/compose/wheels" in made.out  # the step that puts it there
+    assert "!deploy/compose/wheels" in (project / "deploy/compose/Dockerfile.dockerignore").read_text()
+
+
+async def test_the_dockerfile_is_where_the_compose_file_says(project: Path) -> None:
+    made = await tieline("deploy", "compose", "shop", "--out", "ops/staging", cwd=project)
+    assert made.code == 0
+    build = yaml.safe_load((project / "ops/staging/compose.yaml").read_text())["services"]["apply"]["build"]
+    context = (project / "ops/staging" / build["context"]).resolve()
+    assert context == project
+    assert (context / build["dockerfile"]).is_file()
+
+
+_WITH_FILES = """
+import os
+from pathlib import Path
+
+from tieline import Conversation, Message, Pod
+
+class Book(Message, subject="call.intent.book"):
+    call_id: str
+
+pod = Pod("shop", data="SHOP_DATA")
+
+@pod.tool
+async def crm(name: str) -> str:
+    Path(os.environ["SHOP_DATA"], "leads").write_text(name)
+    return name
+
+@pod.agent
+async def booking(intent: Book, call: Conversation) -> None:
+    await call.tool(crm, name=intent.call_id)
+"""
+
+
+async def test_tools_that_keep_files_have_a_volume_and_run_once(project: Path) -> None:
+    (project / "shop.py").write_text(_WITH_FILES)
+    folder = await rendered(project, "kubernetes")
+    manifests = documents(folder / "3-pod.yaml")
+    [claim] = [found for found in manifests if found["kind"] == "PersistentVolumeClaim"]
+    [tools] = [found for found in manifests if found["metadata"]["name"] == "tools" and found["kind"] == "Deployment"]
+    template = tools["spec"]["template"]["spec"]
+    assert {"name": "files", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}} in template["volumes"]
+    [container] = template["containers"]
+    assert {"name": "files", "mountPath": "/var/lib/shop"} in container["volumeMounts"]
+    assert {"name": "SHOP_DATA", "value": "/var/lib/shop"} in container["env"]
+    assert (tools["spec"]["strategy"], tools["spec"]["replicas"]) == ({"type": "Recreate"}, 1)
+    scaled = {found["metadata"]["name"] for found in documents(folder / "scaling/keda.yaml")}
+    assert scaled == {"booking"}
+    services = yaml.safe_load((await rendered(project, "compose") / "compose.yaml").read_text())["services"]
+    assert services["tools"]["volumes"] == ["./data/tools:/var/lib/shop"]
+    assert (project / "deploy/compose/data/tools").is_dir()
+    unit = (await rendered(project, "systemd") / "etc/systemd/system/shop-tools.service").read_text()
+    assert "StateDirectory=shop" in unit
+    assert "Environment=SHOP_DATA=/var/lib/shop" in unit
+    # Nobody declared that booking calls the tool: its credentials come from its code.
+    explained = await tieline("creds", "shop", "booking", "--explain", cwd=project)
+    assert "tool.call.crm" in explained.out
+
+
+async def test_code_that_does_not_show_what_it_does_is_refused(project: Path) -> None:
+    hidden = _WITH_FILES.replace("call.tool(crm, name", 'call.tool({"crm": crm}["crm"], name')
+    (project / "shop.py").write_text(hidden)
+    refused = await tieline("deploy", "compose", "shop", cwd=project)
+    assert refused.code == 2
+    assert "agent booking declares nothing" in refused.err.replace("\n", " ")
+    assert "calls=(…)" in refused.err
+    assert not (project / "deploy/compose/compose.yaml").exists()

@@ -79,7 +79,7 @@ def test_functions_that_get_the_conversation_are_followed() -> None:
 
 def test_an_agent_that_only_consumes_needs_nothing() -> None:
     async def agent(ask: Ask, call: Conversation) -> None:
-        call.log("heard %s in attempt %d", call.id, call.attempt)
+        call.log("heard %s in attempt %d", ask.call_id, call.attempt)
 
     found = derived(agent)
     assert (found.publishes, found.calls, found.uses) == ((), (), frozenset())
@@ -110,7 +110,7 @@ async def _with_a_tool(crm: Any, call: Conversation) -> None:
 
 
 async def _tool_as_a_parameter(ask: Ask, call: Conversation) -> None:
-    await _with_a_tool(count, call)
+    await _with_a_tool(count if ask.call_id else crm, call)
 
 
 async def _handed_to_what_has_no_source(ask: Ask, call: Conversation) -> None:
