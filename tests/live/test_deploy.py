@@ -381,8 +381,8 @@ async def test_servers_alone_with_tenants_and_open(project: Path) -> None:
 
 
 async def test_an_image_installs_what_it_is_told_to(project: Path) -> None:
-    for folder in (".", "pods/oneroof"):
-        (project / folder).mkdir(parents=True, exist_ok=True)
+    for part in (".", "pods/oneroof"):
+        (project / part).mkdir(parents=True, exist_ok=True)
     folder = await rendered(project, "compose", "--install", ".", "--install", "pods/oneroof")
     text = (folder / "Dockerfile").read_text()
     assert '-c deploy/compose/constraints.txt "." "./pods/oneroof"' in text
