@@ -26,7 +26,7 @@ class Call:
         self._bus = bus
         self._turn = 0
         self._spoken: asyncio.Queue[Spoken] = asyncio.Queue()
-        self._heard: set[tuple[int, str | None, str]] = set()
+        self._heard: set[tuple[int | None, str | None, str]] = set()
 
     def spoken(self, line: Spoken) -> None:
         """The office speaks. The same line delivered twice is heard once."""
@@ -72,5 +72,5 @@ class Exchange:
     async def listen(self) -> None:
         """Bring what the office says to the calls it is meant for, for ever."""
         async for line in self._bus.messages(Spoken, start=datetime.now(UTC)):
-            if (call := self._calls.get(line.call_id)) is not None:
+            if (call := self._calls.get(line.call_id or "")) is not None:
                 call.spoken(line)

@@ -1,12 +1,13 @@
 """What the demo plants: a call that no code survives, a payload that does not fit, an intent nobody takes in time."""
 
 import asyncio
+import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from oneroof.messages import BookViewing, HomeResearch, Spoken
+from oneroof.messages import HomeResearch, Spoken
 from oneroof.opening import Office
 from tieline.services.letters.reading import Letter, Selection, listed
 from tieline.services.supervisor import Exited
@@ -39,16 +40,14 @@ class Mishaps:
         return f"planted-{kind}-{self.run}"
 
     async def poison(self) -> None:
-        """A booking at the end of time: the calendar cannot add half an hour to it, however often it tries."""
-        booking = BookViewing(
-            call_id=self.call("poison"), turn=1, home="1042", slot=_END_OF_TIME, phone="+12065550199", name=None
-        )
-        await self.office.bus.publish(booking)
+        """A tool call at the end of time: the calendar cannot add half an hour to it, however often it tries."""
+        arguments = {"home": "1042", "slot": _END_OF_TIME.isoformat(), "summary": "Viewing of 1042"}
+        payload = json.dumps({"callId": self.call("poison"), "args": arguments})
+        await self.office.bus.connection.request("tool.call.calendar", payload.encode())
 
     async def misfit(self) -> None:
-        """What another client might send: the right subject, the wrong fields."""
-        payload = b'{"callId": "%s", "turn": "first", "home": 1042}' % self.call("misfit").encode()
-        await self.office.bus.connection.request("call.intent.book", payload)
+        """What another client might send: the right subject, and a payload that is no JSON object."""
+        await self.office.bus.connection.request("call.intent.book", b'["%s", "1042"]' % self.call("misfit").encode())
 
     async def desk(self) -> list[Letter]:
         """The dead letters of this demo, the oldest first."""

@@ -3,8 +3,9 @@
 from oneroof import tools
 from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
-from oneroof.messages import Answer, HomeResearch
+from oneroof.messages import Answer, HomeResearch, call_of
 from oneroof.speech import dollars, listed
+from oneroof.understanding import replies
 from tieline import Conversation
 
 __all__ = ["comp_pull"]
@@ -14,10 +15,12 @@ __all__ = ["comp_pull"]
 async def comp_pull(intent: HomeResearch, call: Conversation) -> None:
     """Pull comparable sales and give a price with its range."""
     say, offers = await or_sorry(_valued(intent, call))
-    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="research", say=say, offers=offers))
+    await call.publish(Answer(**call_of(intent, call), intent="research", say=say, offers=offers))
 
 
 async def _valued(intent: HomeResearch, call: Conversation) -> Said:
+    if intent.home is None:
+        return replies.ASK_HOME, ()
     worth = await call.tool(tools.comps, home=intent.home)
     if worth is None:
         return f"I cannot put a price on {intent.home}: I don't know that number, or too few sales resemble it.", ()

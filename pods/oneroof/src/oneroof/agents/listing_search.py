@@ -1,10 +1,13 @@
 """Finds homes on offer."""
 
+from typing import Final
+
 from oneroof import tools
 from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
-from oneroof.messages import Answer, HomeSearch
+from oneroof.messages import Answer, HomeSearch, call_of
 from oneroof.speech import dollars, home_in_words, listed
+from oneroof.understanding import replies
 from tieline import Conversation
 
 __all__ = ["listing_search"]
@@ -14,10 +17,26 @@ __all__ = ["listing_search"]
 async def listing_search(intent: HomeSearch, call: Conversation) -> None:
     """Search, and say the first three by their numbers."""
     say, offers = await or_sorry(_found(intent, call))
-    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="search", say=say, offers=offers))
+    await call.publish(Answer(**call_of(intent, call), intent="search", say=say, offers=offers))
+
+
+_SAID: Final = {
+    "place": "the neighborhood",
+    "beds": "the number of bedrooms",
+    "baths": "the number of baths",
+    "max_price": "the highest price",
+    "min_price": "the lowest price",
+    "min_sqft": "the square feet",
+    "waterfront": "whether it is to be on the water",
+}
 
 
 async def _found(intent: HomeSearch, call: Conversation) -> Said:
+    unread = [_SAID[name] for name in intent.unread if name in _SAID]
+    if unread:  # a search without them would find homes that nobody asked for
+        return f"I did not understand {listed(unread)}. Could you say that again?", ()
+    if not any(getattr(intent, name) for name in _SAID):
+        return replies.ASK_PLACE, ()
     page = await call.tool(
         tools.web,
         place=intent.place,
@@ -26,7 +45,7 @@ async def _found(intent: HomeSearch, call: Conversation) -> Said:
         min_price=intent.min_price,
         max_price=intent.max_price,
         min_sqft=intent.min_sqft,
-        waterfront=intent.waterfront,
+        waterfront=bool(intent.waterfront),
     )
     return _said(intent, page), tuple(home.number for home in page.homes)
 

@@ -3,8 +3,9 @@
 from oneroof import tools
 from oneroof.agents.apology import Said, or_sorry
 from oneroof.declared import pod
-from oneroof.messages import Answer, HomeLookup
+from oneroof.messages import Answer, HomeLookup, call_of
 from oneroof.speech import dollars, home_in_words
+from oneroof.understanding import replies
 from tieline import Conversation
 
 __all__ = ["mls_lookup"]
@@ -14,10 +15,12 @@ __all__ = ["mls_lookup"]
 async def mls_lookup(intent: HomeLookup, call: Conversation) -> None:
     """Look it up by number. The records hold no street addresses, and the caller is told so."""
     say, offers = await or_sorry(_looked_up(intent, call))
-    await call.publish(Answer(call_id=intent.call_id, turn=intent.turn, intent="lookup", say=say, offers=offers))
+    await call.publish(Answer(**call_of(intent, call), intent="lookup", say=say, offers=offers))
 
 
 async def _looked_up(intent: HomeLookup, call: Conversation) -> Said:
+    if intent.home is None:
+        return replies.ASK_HOME, ()
     home = await call.tool(tools.mls, home=intent.home)
     return (_unknown(intent.home), ()) if home is None else (_said(home), (home.number,))
 

@@ -1,6 +1,8 @@
 """The voice agent: hears a caller's turn, works out what is wanted, publishes it and walks away; speaks the answers."""
 
 import os
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from oneroof import understanding
 from oneroof.declared import pod
@@ -15,10 +17,14 @@ from oneroof.messages import (
     IntentLate,
     Spoken,
     VoicemailLeft,
+    call_of,
 )
+from oneroof.understanding import replies
 from tieline import Conversation, Message
 
 __all__ = ["orchestrator"]
+
+_LONGEST_CALL: Final = timedelta(days=2)
 
 
 def _understanding(call: Conversation) -> understanding.Understanding:
@@ -38,29 +44,38 @@ def _understanding(call: Conversation) -> understanding.Understanding:
 )
 async def orchestrator(said: CallerSaid, call: Conversation) -> None:
     """One turn. The transcript decides everything, so a second run publishes the same, and nothing twice."""
-    turn = await _understanding(call)(said.transcript, said.began)
+    turn = await _understanding(call)(said.transcript, _began(said, call.started))
     for wish in turn.wants:
-        await call.publish(_intent(wish, said))
-    await call.publish(
-        Spoken(call_id=said.call_id, turn=said.turn, text=turn.say, awaits=len(turn.wants), hang_up=turn.hang_up)
-    )
+        await call.publish(_intent(wish, call_of(said, call)))
+    await call.publish(Spoken(**call_of(said, call), text=turn.say, awaits=len(turn.wants), hang_up=turn.hang_up))
 
 
 @orchestrator.also
 async def speak(answer: Answer, call: Conversation) -> None:
     """An agent is done: the caller hears of it."""
-    await call.publish(
-        Spoken(call_id=answer.call_id, turn=answer.turn, text=answer.say, offers=answer.offers, answers=answer.intent)
-    )
+    if answer.say is not None:
+        await call.publish(
+            Spoken(**call_of(answer, call), text=answer.say, offers=answer.offers, answers=answer.intent)
+        )
 
 
 @orchestrator.also
 async def too_late(late: IntentLate, call: Conversation) -> None:
     """Nobody took an intent in time: better a word and a call back than silence."""
-    intent, turn = late.subject.rpartition(".")[2], late.shown.get("turn", 0)
-    spoken = {"call_id": late.call_id, "turn": turn, "answers": intent}
-    await call.publish(Spoken.model_validate({**spoken, "text": "I am sorry, that took too long. We will call you."}))
-    await call.publish(Escalation(call_id=late.call_id, turn=turn, reason=f"{intent} was not handled in time"))
+    intent, call_id = late.subject.rpartition(".")[2], late.call_id or call.id
+    # read as any client's fields are: nothing in a notice is certain to be there
+    spoken = Spoken.model_validate(
+        {"call_id": call_id, "turn": late.shown.get("turn"), "answers": intent, "text": replies.TOO_LATE}
+    )
+    await call.publish(spoken)
+    reason = f"{intent or 'what was asked'} was not handled in time"
+    await call.publish(Escalation(call_id=call_id, turn=spoken.turn, reason=reason))
+
+
+def _began(said: CallerSaid, heard: datetime) -> datetime:
+    """When the call began; a client that does not say so, or says what cannot be, began it with this turn."""
+    began = said.began
+    return began if began is not None and abs(began - heard) <= _LONGEST_CALL else heard
 
 
 _INTENTS: dict[type[understanding.Wish], type[Message]] = {
@@ -73,7 +88,7 @@ _INTENTS: dict[type[understanding.Wish], type[Message]] = {
 }
 
 
-def _intent(wish: understanding.Wish, said: CallerSaid) -> Message:
+def _intent(wish: understanding.Wish, of: dict[str, Any]) -> Message:
     """A wish has the fields of its intent, but for the call it belongs to."""
     slots = wish.model_dump(exclude={"kind"})
-    return _INTENTS[type(wish)].model_validate({"call_id": said.call_id, "turn": said.turn, **slots})
+    return _INTENTS[type(wish)].model_validate({**of, **slots})

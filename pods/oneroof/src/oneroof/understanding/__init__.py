@@ -1,6 +1,8 @@
 """How the voice orchestrator understands callers: one seam, and the offline rules behind it."""
 
+from oneroof.understanding import replies
 from oneroof.understanding.dialogue import Rules
+from oneroof.understanding.phone import phone_number
 from oneroof.understanding.when import say_slot
 from oneroof.understanding.wishes import (
     Book,
@@ -27,5 +29,7 @@ __all__ = [
     "Understanding",
     "Voicemail",
     "Wish",
+    "phone_number",
+    "replies",
     "say_slot",
 ]

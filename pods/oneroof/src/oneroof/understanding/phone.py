@@ -41,6 +41,11 @@ def read_phone(text: str, *, expected: bool = False) -> tuple[Phone, str]:
     return Phone(), text
 
 
+def phone_number(given: str) -> str | None:
+    """The one number that ``given`` is, in E.164; None if it is not a number that can be called."""
+    return read_phone(given, expected=True)[0].number
+
+
 def has_cue(text: str) -> bool:
     """Whether the line speaks of a telephone number."""
     return _CUE.search(text) is not None
