@@ -5,18 +5,19 @@ import types
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, get_args
 
 from tieline import subjects
 from tieline.codec import decode
 from tieline.context import Conversation
+from tieline.declared.arguments import instance, instances, nearest, one_of, texts
 from tieline.errors import BadDeclaration, BadPayload, Denied
-from tieline.messages import Message, binding_of
+from tieline.messages import Message, binding_of, message_classes
 from tieline.outcomes import Outcome
 from tieline.settings import Limits
 from tieline.tool import Tool
 
-__all__ = ["Agent", "Declared", "Handler", "Use"]
+__all__ = ["Agent", "AgentOptions", "Declared", "Handler", "Use"]
 
 type Handler[M: Message] = Callable[[M, Conversation], Awaitable[Outcome | None]]
 
@@ -51,6 +52,23 @@ class Declared:
     uses: frozenset[Use] = frozenset()
 
 
+class AgentOptions(TypedDict, total=False):
+    """What ``@pod.agent(…)`` takes.
+
+    ``limits`` replace the pod's. ``publishes`` (messages), ``calls`` (tools) and ``uses`` (``"delays"``, ``"large"``,
+    ``"models"``, ``"state"``) are all it may do beside consuming: `tieline creds` makes its credentials of them, and
+    with any of them given the runtime raises `Denied` for what is not declared. With none of them it may do anything
+    where there are no credentials; where there are, they are derived from the handlers' code, or refused where that is
+    unclear.
+    """
+
+    name: str | None
+    limits: Limits | None
+    publishes: type[Message] | tuple[type[Message], ...] | None
+    calls: Tool[..., Any] | tuple[Tool[..., Any], ...] | None
+    uses: Use | tuple[Use, ...] | None
+
+
 class Agent:
     """A declared agent. Its handlers' first parameter types say what it consumes.
 
@@ -59,12 +77,20 @@ class Agent:
     """
 
     def __init__(
-        self, name: str, limits: Limits, stream_of: Callable[[str], object], declared: Declared | None = None
+        self,
+        name: str,
+        limits: Limits,
+        admit: Callable[[type[Message], str], None],
+        options: AgentOptions | None = None,
     ) -> None:
+        """``admit`` raises `BadDeclaration` for a message class that the pod cannot take from the agent named."""
+        chosen = options or {}
+        _check_options(name, chosen)
+        own = chosen.get("limits")
         self.name = name
-        self.declared = declared
-        self.limits = limits
-        self._stream_of = stream_of
+        self.declared = _declared(name, chosen)
+        self.limits = limits if own is None else instance(f"agent {name}: limits", own, Limits, "Limits(…)")
+        self._admit = admit
         self._routes: dict[str, _Route] = {}
 
     def __repr__(self) -> str:
@@ -96,7 +122,7 @@ class Agent:
                         f"agent {self.name}: {model.__name__} ({route.filter}) and {other.model.__name__} "
                         f"({other.filter}) would take the same messages; one subject has one handler"
                     )
-            self._stream_of(route.filter)
+            self._admit(model, f"agent {self.name}")
             self._routes[route.filter] = route
         return handler
 
@@ -135,6 +161,29 @@ class Agent:
         if route is None:
             raise BadPayload(f"agent {self.name} has no handler for the subject {subject}")
         return decode(route.model, payload), route.handler
+
+
+def _check_options(agent: str, options: AgentOptions) -> None:
+    strange = sorted(options.keys() - AgentOptions.__annotations__.keys())
+    if strange:
+        known = list(AgentOptions.__annotations__)
+        raise BadDeclaration(
+            f"agent {agent}: {strange[0]!r} is not an option of an agent; its options are {', '.join(known)}"
+            f"{nearest(strange[0], known)}"
+        )
+
+
+def _declared(agent: str, options: AgentOptions) -> Declared | None:
+    """What the agent says it does; None if it says nothing of that kind."""
+    publishes, calls, uses = options.get("publishes"), options.get("calls"), options.get("uses")
+    if (publishes, calls, uses) == (None, None, None):
+        return None
+    models = message_classes(f"agent {agent}: publishes", publishes or ())
+    tools: tuple[Tool[..., Any], ...] = instances(f"agent {agent}: calls", calls or (), Tool, "a tool")
+    allowed = get_args(Use.__value__)
+    for use in texts(f"agent {agent}: uses", uses or ()):
+        one_of(f"agent {agent}: uses", use, allowed)
+    return Declared(models, tools, frozenset((uses,) if isinstance(uses, str) else uses or ()))
 
 
 def _consumed(agent: str, handler: Callable[..., object]) -> tuple[type[Message], ...]:

@@ -1,6 +1,5 @@
 """`Message`: a typed payload bound to a subject."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -9,22 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from tieline import subjects
+from tieline.declared.arguments import instance, instances, nearest, positive, seconds, texts
 from tieline.errors import BadDeclaration
 
-__all__ = ["Binding", "Expiry", "Message", "binding_of", "seconds"]
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds(duration: str | float) -> float:
-    """A duration in seconds: a number as it is, or text such as ``"5m"``, ``"90s"``, ``"1.5h"``, ``"250ms"``."""
-    if isinstance(duration, str):
-        match = _DURATION.match(duration)
-        if match is None:
-            raise BadDeclaration(f"duration {duration!r} is not understood; write it like '5m', '90s', '1h', '250ms'")
-        return float(match[1]) * _UNIT[match[2]]
-    return float(duration)
+__all__ = ["Binding", "Expiry", "Message", "binding_of", "differing_fields", "message_classes", "seconds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +54,42 @@ class Message(BaseModel):
         cls,
         subject: str | None = None,
         ttl: str | float | None = None,
-        redact: tuple[str, ...] = (),
+        redact: str | tuple[str, ...] = (),
         on_expired: "type[Expiry] | None" = None,
         **config: Any,
     ) -> None:
-        super().__init_subclass__(**config)
+        strange = [name for name in config if name not in ConfigDict.__annotations__]
+        if strange:
+            own = ("subject", "ttl", "redact", "on_expired")
+            raise BadDeclaration(
+                f"message {cls.__name__}: {', '.join(map(repr, strange))} is not an argument of a message class; its "
+                f"arguments are {', '.join(own)}{nearest(strange[0], own)}"
+            )
+        super().__init_subclass__()  # pydantic took its own configuration from the arguments already
 
     @classmethod
     def __pydantic_init_subclass__(
         cls,
         subject: str | None = None,
         ttl: str | float | None = None,
-        redact: tuple[str, ...] = (),
+        redact: str | tuple[str, ...] = (),
         on_expired: "type[Expiry] | None" = None,
         **config: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**config)
+        own = f"message {cls.__name__}"
+        hidden = texts(f"{own}: redact", redact)
+        lasts = None if ttl is None else positive(f"{own}: ttl", ttl)
         if subject is None:
+            if hidden or ttl is not None or on_expired is not None:
+                raise BadDeclaration(f"{own}: ttl, redact and on_expired have no effect without subject=; give it one")
             return
-        subjects.check_template(subject)
+        subjects.check_template(instance(f"{own}: subject", subject, str, "a text"))
         fields = subjects.placeholders(subject)
-        for name in (*fields, *redact):
+        for name in (*fields, *hidden):
             if name not in cls.model_fields:
-                raise BadDeclaration(f"message {cls.__name__}: {name!r} is not a field of it")
-        lasts = None if ttl is None else seconds(ttl)
+                known = ", ".join(cls.model_fields)
+                raise BadDeclaration(f"{own}: {name!r} is not a field of it; it has {known}")
         if lasts is not None and lasts < 1:
             raise BadDeclaration(f"message {cls.__name__}: ttl {ttl!r} is under one second, the least NATS keeps")
         if on_expired is not None:
@@ -98,7 +97,7 @@ class Message(BaseModel):
                 raise BadDeclaration(f"message {cls.__name__}: on_expired, and it never expires; give it a ttl")
             _check_expiry(cls, on_expired)
         cls.tieline_binding = Binding(
-            subject, subjects.as_filter(subject), fields, lasts, frozenset(redact), on_expired
+            subject, subjects.as_filter(subject), fields, lasts, frozenset(hidden), on_expired
         )
 
 
@@ -141,3 +140,41 @@ def binding_of(model: type[Message]) -> Binding:
         name = model.__name__
         raise BadDeclaration(f"message {name} has no subject; write class {name}(Message, subject='call.intent.…')")
     return model.tieline_binding
+
+
+def message_classes(what: str, value: object) -> tuple[type[Message], ...]:
+    """``value`` as a tuple of message classes; one class alone counts as a tuple of one."""
+    models = instances(what, value, type, "a Message class")
+    for model in models:
+        if not issubclass(model, Message):
+            raise BadDeclaration(f"{what} must be a Message class or a tuple of them, not {model!r}")
+    return models
+
+
+def differing_fields(one: type[Message], other: type[Message]) -> list[str]:
+    """The fields, as they are named on the wire, in which the JSON Schemas of two message classes differ."""
+    ones, others = _described(one), _described(other)
+    return sorted(name for name in ones.keys() | others.keys() if ones.get(name) != others.get(name))
+
+
+def _described(model: type[Message]) -> dict[str, object]:
+    """Each field's schema with what it refers to, and whether it is required; titles and descriptions left out."""
+    schema = model.model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    shapes = schema.get("$defs", {})
+
+    def plain(node: object, within: tuple[str, ...]) -> object:
+        if isinstance(node, list):
+            return [plain(each, within) for each in node]
+        if not isinstance(node, dict):
+            return node
+        reference = str(node.get("$ref", "")).rpartition("/")[2]
+        if reference and reference not in within:
+            return plain(shapes.get(reference), (*within, reference))
+        return {
+            key: plain(value, within)
+            for key, value in node.items()
+            if not (isinstance(value, str) and key in ("title", "description"))
+        }
+
+    return {name: (plain(field, ()), name in required) for name, field in schema.get("properties", {}).items()}

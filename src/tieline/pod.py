@@ -3,12 +3,13 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Concatenate, overload
+from typing import Any, Concatenate, Unpack, overload
 
 from tieline import subjects
-from tieline.agent import Agent, Declared, Handler, Use
+from tieline.agent import Agent, AgentOptions, Handler
+from tieline.declared.arguments import instance, instances, positive
 from tieline.errors import BadDeclaration
-from tieline.messages import Message, binding_of, seconds
+from tieline.messages import Message, binding_of, differing_fields, message_classes
 from tieline.settings import Breaker, Limits, Rate
 from tieline.stream import Stream, default_streams
 from tieline.tool import Effect, Tool, ToolRun, declared_name
@@ -41,21 +42,23 @@ class Pod:
         idle_end: str | float | None = None,
         data: str | None = None,
     ) -> None:
-        if not _NAME.match(name):
+        if not _NAME.match(instance("pod name", name, str, "a text")):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
-        if data is not None and not _VARIABLE.match(data):
+        if data is not None and not _VARIABLE.match(instance(f"pod {name}: data", data, str, "a text")):
             raise BadDeclaration(f"pod {name}: data={data!r} is not the name of an environment variable, as SHOP_DATA")
         self.data = data
         self.name = name
-        self.version = version
-        self.limits = limits or Limits()
-        self.idle_end = None if idle_end is None else seconds(idle_end)
+        self.version = instance(f"pod {name}: version", version, str, 'a text such as "2.1"')
+        self.limits = Limits() if limits is None else instance(f"pod {name}: limits", limits, Limits, "Limits(…)")
+        self.idle_end = None if idle_end is None else positive(f"pod {name}: idle_end", idle_end)
         if self.idle_end is not None and not self.idle_end >= 1:
             raise BadDeclaration(f"pod {name}: idle_end must be at least a second, not {idle_end!r}")
+        own = instances(f"pod {name}: streams", streams, Stream, "a Stream")
         self.agents: dict[str, Agent] = {}
         self.tools: dict[str, Tool[..., Any]] = {}
-        self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, streams))}
+        self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, own))}
         self._check_streams()
+        self._models: dict[str, tuple[type[Message], str]] = {}  # by filter: the class and who declared it first
         self.ingress: dict[str, type[Message]] = {}
         self.ingress_rate = Rate(20, burst=100)
 
@@ -76,47 +79,23 @@ class Pod:
     @overload
     def agent[M: Message](self, handler: Handler[M], /) -> Agent: ...
     @overload
-    def agent[M: Message](
-        self,
-        /,
-        *,
-        name: str | None = None,
-        limits: Limits | None = None,
-        publishes: tuple[type[Message], ...] | None = None,
-        calls: tuple[Tool[..., Any], ...] | None = None,
-        uses: tuple[Use, ...] | None = None,
-    ) -> Callable[[Handler[M]], Agent]: ...
+    def agent[M: Message](self, /, **options: Unpack[AgentOptions]) -> Callable[[Handler[M]], Agent]: ...
     def agent(
-        self,
-        handler: Handler[Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        limits: Limits | None = None,
-        publishes: tuple[type[Message], ...] | None = None,
-        calls: tuple[Tool[..., Any], ...] | None = None,
-        uses: tuple[Use, ...] | None = None,
+        self, handler: Handler[Any] | None = None, /, **options: Unpack[AgentOptions]
     ) -> Agent | Callable[[Handler[Any]], Agent]:
-        """Declare an agent from its (first) handler. Its name is the function's, with dashes.
+        """Declare an agent from its (first) handler. Its name is the function's, with dashes, unless ``name`` is given.
 
-        ``publishes`` (messages), ``calls`` (tools) and ``uses`` (``"delays"``, ``"large"``, ``"models"``, ``"state"``)
-        are all it may do beside consuming: `tieline creds` makes its credentials of them, and with any of them given
-        the runtime raises `Denied` for what is not declared. With none of them it may do anything where there are no
-        credentials; where there are, they are derived from the handlers' code, or refused where that is unclear.
-
-        `BadDeclaration` for a name taken, a handler that is not ``async def (message, call)``, or a message that no
-        stream stores.
+        `AgentOptions` lists what else can be said of it. Raises `BadDeclaration` for a name that is taken, a handler
+        that is not ``async def (message, call)``, a message that no stream stores, or an option that cannot be used.
         """
-        said = (publishes, calls, uses)
-        declared = Declared(publishes or (), calls or (), frozenset(uses or ())) if said != (None, None, None) else None
 
         def declare(function: Handler[Any]) -> Agent:
-            own = declared_name(function, name, "agent")
-            agent = Agent(own, limits or self.limits, self.stream_of, declared)
+            own = declared_name(function, options.get("name"), "agent")
+            agent = Agent(own, self.limits, self._admit, options)
             agent.also(function)
             self._check_name(agent.name)
-            for model in declared.publishes if declared is not None else ():
-                self.stream_of(binding_of(model).filter)
+            for model in agent.declared.publishes if agent.declared is not None else ():
+                self._admit(model, f"agent {own}")
             self.agents[agent.name] = agent
             return agent
 
@@ -156,7 +135,7 @@ class Pod:
 
         def make(function: Callable[..., Awaitable[Any]]) -> Tool[..., Any]:
             own = declared_name(function, name, "tool")
-            tool: Tool[..., Any] = Tool(function, own, effect, limits or self.limits, rate, breaker)
+            tool: Tool[..., Any] = Tool(function, own, effect, self.limits if limits is None else limits, rate, breaker)
             self.add_tool(tool)
             return tool
 
@@ -182,11 +161,22 @@ class Pod:
         ``rate`` is for each guest and gateway process; 20 a second, 100 of them at once after a pause, unless given.
         `BadDeclaration` for a message that no stream stores.
         """
-        for model in models:
-            subject = binding_of(model).filter
-            self.stream_of(subject)
-            self.ingress[subject] = model
-        self.ingress_rate = rate or self.ingress_rate
+        for model in message_classes(f"pod {self.name}: open_to_guests", models):
+            self._admit(model, "open_to_guests")
+            self.ingress[binding_of(model).filter] = model
+        if rate is not None:
+            self.ingress_rate = instance(f"pod {self.name}: open_to_guests: rate", rate, Rate, "Rate(…)")
+
+    def _admit(self, model: type[Message], declared_by: str) -> None:
+        """Check that a stream stores the messages of a class, and that their subject has one set of fields."""
+        subject = binding_of(model).filter
+        self.stream_of(subject)
+        first, owner = self._models.setdefault(subject, (model, declared_by))
+        if first is not model and (fields := differing_fields(first, model)):
+            raise BadDeclaration(
+                f"pod {self.name}: {first.__name__} ({owner}) and {model.__name__} ({declared_by}) are both messages "
+                f"of {subject} and differ in {', '.join(fields)}; one subject has one set of fields: share one class"
+            )
 
     def stream_of(self, subject: str) -> Stream:
         """The one stream that stores ``subject`` (or everything a filter matches). `BadDeclaration` where none does."""

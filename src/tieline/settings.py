@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tieline.declared.arguments import Seconds, seconds, whole
 from tieline.errors import BadDeclaration, BadSettings
-from tieline.messages import seconds
 
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
 
@@ -37,33 +37,33 @@ _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+\Z")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadSettings(f"{name} must be a number, not {value!r}")
     if not value >= least:
         raise BadSettings(f"{name} must be at least {least:g}, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one agent may hold and how long it may take. Seconds, except where a field says otherwise."""
+    """What one agent may hold and how long it may take. Durations are seconds, or text such as ``"5m"``."""
 
     concurrency: int = 8  # handlers at once, in each process; deliveries held never exceed it
     attempts: int = 5  # runs that failed, or died alone, before the message is a dead letter
-    timeout: float = 900.0  # one run of a handler; after it the run counts as failed
-    ack_wait: float = 30.0  # how soon the server delivers again when a process dies; leases renew it
-    first_retry: float = 1.0  # the wait after the first failure; each further one waits four times longer
-    longest_retry: float = 60.0
-    drain: float = 20.0  # how long running handlers may finish after SIGTERM
+    timeout: Seconds[float] = Seconds(900.0, BadSettings)  # one run of a handler; after it the run counts as failed
+    ack_wait: Seconds[float] = Seconds(30.0, BadSettings)  # until the server delivers again when a process dies
+    first_retry: Seconds[float] = Seconds(1.0, BadSettings)  # after the first failure; each further wait is 4 x longer
+    longest_retry: Seconds[float] = Seconds(60.0, BadSettings)
+    drain: Seconds[float] = Seconds(20.0, BadSettings)  # how long running handlers may finish after SIGTERM
 
     def __post_init__(self) -> None:
-        _at_least("limits.concurrency", self.concurrency, 1)
-        _at_least("limits.attempts", self.attempts, 1)
+        whole("limits.concurrency", self.concurrency, 1, BadSettings)
+        whole("limits.attempts", self.attempts, 1, BadSettings)
         _at_least("limits.timeout", self.timeout, 0.001)
         _at_least("limits.ack_wait", self.ack_wait, 1)
-        _at_least("limits.first_retry", self.first_retry, 0)
         _at_least("limits.longest_retry", self.longest_retry, self.first_retry)
-        _at_least("limits.drain", self.drain, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rate:
     """At most ``calls`` in ``per`` seconds, over all processes that run the tool. ``Rate(600, 60)`` is ten a second.
 
@@ -72,14 +72,15 @@ class Rate:
     """
 
     calls: float
-    per: float = 1.0
+    per: Seconds[float] = Seconds(1.0, BadSettings)
     burst: int = 1
 
     def __post_init__(self) -> None:
+        _at_least("rate.calls", self.calls, 0)
         if not self.calls > 0:
             raise BadSettings(f"rate.calls must be more than 0, not {self.calls!r}")
         _at_least("rate.per", self.per, 0.001)
-        _at_least("rate.burst", self.burst, 1)
+        whole("rate.burst", self.burst, 1, BadSettings)
 
     @property
     def interval(self) -> float:
@@ -87,7 +88,7 @@ class Rate:
         return self.per / self.calls
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Breaker:
     """After ``failures`` failed calls in a row, a tool is left alone for ``reset`` seconds; then one call is tried.
 
@@ -95,10 +96,10 @@ class Breaker:
     """
 
     failures: int = 5
-    reset: float = 30.0
+    reset: Seconds[float] = Seconds(30.0, BadSettings)
 
     def __post_init__(self) -> None:
-        _at_least("breaker.failures", self.failures, 1)
+        whole("breaker.failures", self.failures, 1, BadSettings)
         _at_least("breaker.reset", self.reset, 0.01)
 
 

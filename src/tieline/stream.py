@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tieline import subjects
+from tieline.declared.arguments import Seconds, flag, instance, instances, texts, whole
 from tieline.errors import BadDeclaration
 
 __all__ = ["Source", "Stream", "default_streams"]
@@ -22,22 +23,28 @@ class Source:
     subject: str
     to: str
 
+    def __post_init__(self) -> None:
+        for name in ("stream", "subject", "to"):
+            instance(f"source.{name}", getattr(self, name), str, "a text")
+        subjects.check_filter(self.subject)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Stream:
     """One stream: file storage, limits retention, refusing rather than forgetting when full (``discard: new``).
 
-    ``max_age`` in seconds (None: for ever), ``max_bytes`` in bytes (None: no limit), ``duplicates`` is the window in
-    seconds within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once`` lets each subject be
-    written a single time and nothing be deleted; ``keep_last`` keeps the newest message of each subject. ``delays``
-    lets `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
+    ``max_age`` is in seconds or text such as ``"2h"`` (None: for ever), ``max_bytes`` in bytes (None: no limit).
+    ``duplicates`` is the window within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once``
+    lets each subject be written a single time and nothing be deleted; ``keep_last`` keeps the newest message of each
+    subject. ``delays`` lets `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single
+    server.
     """
 
     name: str
     subjects: tuple[str, ...]
-    max_age: float | None = _DAY
+    max_age: Seconds[float | None] = Seconds(_DAY, optional=True)
     max_bytes: int | None = 256 * _MIB
-    duplicates: float = timedelta(minutes=10).total_seconds()
+    duplicates: Seconds[float] = Seconds(timedelta(minutes=10).total_seconds())
     replicas: int | None = None
     ttls: bool = True
     write_once: bool = False
@@ -50,8 +57,9 @@ class Stream:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
+        if not _NAME.match(instance("stream name", self.name, str, "a text")):
             raise BadDeclaration(f"stream name {self.name!r}: use letters, digits, '_' and '-', at most 64")
+        self._check_types()
         if not self.subjects:
             raise BadDeclaration(f"stream {self.name}: no subjects; name the subjects of its one domain")
         for subject in self.subjects:
@@ -60,14 +68,28 @@ class Stream:
                 raise BadDeclaration(
                     f"stream {self.name}: '>' is one stream for everything; name one domain's subjects"
                 )
-        for name, value, least in (("max_age", self.max_age, 1), ("max_bytes", self.max_bytes, 1024)):
-            if value is not None and value < least:
-                raise BadDeclaration(f"stream {self.name}: {name} must be at least {least}, not {value!r}")
+        if self.max_age is not None and self.max_age < 1:
+            raise BadDeclaration(f"stream {self.name}: max_age must be at least 1, not {self.max_age!r}")
         if self.max_age is not None and self.duplicates > self.max_age:
             raise BadDeclaration(
                 f"stream {self.name}: the duplicate window ({self.duplicates:g} s) is longer than max_age "
                 f"({self.max_age:g} s); NATS refuses that, shorten duplicates"
             )
+
+    def _check_types(self) -> None:
+        """One subject or source may stand alone; it becomes a tuple of one."""
+        own = f"stream {self.name}"
+        object.__setattr__(self, "subjects", texts(f"{own}: subjects", self.subjects))
+        object.__setattr__(self, "sources", instances(f"{own}: sources", self.sources, Source, "a Source"))
+        for name in ("ttls", "write_once", "keep_last", "schedules", "atomic", "delays"):
+            flag(f"{own}: {name}", getattr(self, name))
+        if self.max_bytes is not None:
+            whole(f"{own}: max_bytes", self.max_bytes, 1024)
+        if self.replicas is not None:
+            whole(f"{own}: replicas", self.replicas, 1)
+        if self.republish is not None and len(texts(f"{own}: republish", self.republish)) != 2:
+            raise BadDeclaration(f"{own}: republish must be two texts, from and to, not {self.republish!r}")
+        instance(f"{own}: description", self.description, str, "a text")
 
 
 def default_streams() -> tuple[Stream, ...]:

@@ -5,12 +5,13 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.alias_generators import to_camel
 
 from tieline.codec import explain
+from tieline.declared.arguments import instance, one_of
 from tieline.errors import BadDeclaration, BadPayload
 from tieline.settings import Breaker, Limits, Rate
 
@@ -38,8 +39,8 @@ class ToolRun:
 
 def declared_name(function: Callable[..., object], given: str | None, what: str) -> str:
     """The name of an agent or tool: given, or the function's with dashes. `BadDeclaration` where it cannot be one."""
-    name = given if given is not None else function.__name__.replace("_", "-")
-    if not _NAME.match(name) or len(name) > 48:
+    name = given if given is not None else getattr(function, "__name__", "").replace("_", "-")
+    if not isinstance(name, str) or not _NAME.match(name) or len(name) > 48:
         raise BadDeclaration(f"{what} name {name!r}: use lower-case letters, digits and single dashes, at most 48")
     return name
 
@@ -67,6 +68,7 @@ class Tool[**P, R]:
         self.limits = limits
         self.rate = rate
         self.breaker = breaker
+        self._check_options()
         if not inspect.iscoroutinefunction(function):
             raise BadDeclaration(f"tool {name}: {function.__qualname__} must be an async def")
         hints = get_type_hints(function, include_extras=True)
@@ -91,6 +93,13 @@ class Tool[**P, R]:
             self.result: TypeAdapter[R] = TypeAdapter(hints["return"])
         except PydanticUserError as error:
             raise BadDeclaration(f"tool {name}: its types cannot be validated: {error.message}") from None
+
+    def _check_options(self) -> None:
+        one_of(f"tool {self.name}: effect", self.effect, get_args(Effect.__value__))
+        instance(f"tool {self.name}: limits", self.limits, Limits, "Limits(…)")
+        for what, value, kind in (("rate", self.rate, Rate), ("breaker", self.breaker, Breaker)):
+            if value is not None:
+                instance(f"tool {self.name}: {what}", value, kind, f"{kind.__name__}(…)")
 
     @property
     def schema(self) -> dict[str, Any]:

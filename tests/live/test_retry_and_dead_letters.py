@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 from support.messages import Book, Booked, Brief
 from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
 
-from tieline import Conversation, Limits, Pod, Refuse, Retry, subjects
+from tieline import Conversation, Limits, Message, Pod, Refuse, Retry, subjects
 from tieline.errors import NotAccepted
 from tieline.outcomes import Outcome
 from tieline.testing import Server, eventually
@@ -307,3 +308,38 @@ async def test_a_dead_letter_is_stored_once_though_it_is_sent_twice(nats_server:
         assert ack.duplicate
         with pytest.raises(NotAccepted):
             await office.bus.publisher.publish("DLQ.x", b"", letter.headers | {"Nats-Expected-Last-Sequence": "9"})
+
+
+class Unstored(Message, subject="nowhere.at.all"):
+    call_id: str
+
+
+@pytest.mark.parametrize(
+    ("mistake", "cause", "error"),
+    [
+        (lambda call: call.publish(Unstored(call_id="c1")), "raised", "BadDeclaration"),
+        (lambda call: call.tool(Pod("elsewhere").tool(nobody_runs)), "invalid", "BadPayload"),
+    ],
+)
+async def test_what_no_retry_can_help_is_a_dead_letter_after_one_run(
+    nats_url: str, mistake: Callable[[Conversation], Awaitable[object]], cause: str, error: str
+) -> None:
+    pod = Pod("office")
+    runs: list[int] = []
+
+    @pod.agent(limits=QUICK)
+    async def booking(_: Book, call: Conversation) -> None:
+        runs.append(call.attempt)
+        await mistake(call)
+
+    async with at_work(pod, nats_url) as office:
+        await office.bus.publish(Book(call_id="c1", phone="1"))
+        [letter] = await eventually(lambda: dead_letters(office.bus), what="the dead letter")
+    assert runs == [1]
+    assert letter.subject == f"DLQ.booking.{cause}.call.intent.book"
+    assert (letter.told["error"], len(letter.told["attempts"])) == (error, 1)
+    assert "await mistake(call)" in letter.told["traceback"]
+
+
+async def nobody_runs() -> int:
+    return 1

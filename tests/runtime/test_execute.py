@@ -9,7 +9,7 @@ import pytest
 
 from tieline import Conversation, Done, Limits, Outcome, Refuse, Retry
 from tieline.context import Desk
-from tieline.errors import BadPayload, NotAccepted, ToolFailed, Unconfirmed, Unreachable, Unsettled
+from tieline.errors import BadDeclaration, BadPayload, NotAccepted, ToolFailed, Unconfirmed, Unreachable, Unsettled
 from tieline.outcomes import Cause
 from tieline.runtime.duty import Incoming, Work
 from tieline.runtime.execute import execute
@@ -99,7 +99,6 @@ async def test_junk_is_refused_and_named(junk: object) -> None:
         ValueError("boom"),
         TimeoutError("the handler's own"),
         NotAccepted("no", subject="x"),
-        BadPayload("of something the handler read"),
         ExceptionGroup("two", [ValueError("a"), KeyError("b")]),
     ],
 )
@@ -108,6 +107,24 @@ async def test_what_a_handler_raises_is_a_retry_with_its_cause(error: Exception)
     assert isinstance(outcome, Retry)
     assert outcome.cause is not None
     assert (outcome.cause.kind, outcome.cause.error) == ("raised", type(error).__qualname__)
+    assert str(error) in outcome.reason
+    assert "raise error" in outcome.cause.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (BadPayload("of something the handler read"), "invalid"),
+        (BadDeclaration("no stream stores it"), "raised"),
+        (ExceptionGroup("two", [ValueError("a"), BadPayload("b")]), "invalid"),
+        (ExceptionGroup("two", [ExceptionGroup("inner", [BadDeclaration("b")]), KeyError("a")]), "raised"),
+    ],
+)
+async def test_what_no_retry_can_help_is_refused_at_once(error: Exception, kind: str) -> None:
+    outcome = await outcome_of(raises(error))
+    assert isinstance(outcome, Refuse)
+    assert outcome.cause is not None
+    assert (outcome.cause.kind, outcome.cause.error) == (kind, type(error).__qualname__)
     assert str(error) in outcome.reason
     assert "raise error" in outcome.cause.traceback
 

@@ -6,7 +6,17 @@ import time
 from dataclasses import replace
 
 from tieline.context import Conversation
-from tieline.errors import BadPayload, NoReply, ObjectGone, ToolFailed, Unconfirmed, Unreachable, Unsettled
+from tieline.errors import (
+    BadDeclaration,
+    BadPayload,
+    NoReply,
+    ObjectGone,
+    ToolFailed,
+    Unconfirmed,
+    Unreachable,
+    Unsettled,
+    first_of,
+)
 from tieline.outcomes import Cause, Done, Outcome, Park, Parking, Refuse, Retry
 from tieline.runtime.duty import Duty, Incoming
 
@@ -47,6 +57,8 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
     except (ToolFailed, NoReply) as error:  # recorded: another run would get the same
         cause = _told(Cause.of(error, "refused"))
         return Refuse(cause.reason, cause)
+    except (BadDeclaration, BadPayload) as error:
+        return _hopeless(error, error)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; all of it is an answer
         return _raised(error)
     finally:
@@ -60,7 +72,14 @@ def _of_several(group: BaseExceptionGroup[BaseException]) -> Outcome:
         return Park(())
     if not isinstance(others or group, Exception):
         raise group
-    return _raised(group)
+    hopeless = group.subgroup((BadDeclaration, BadPayload))
+    return _raised(group) if hopeless is None else _hopeless(group, first_of(hopeless))
+
+
+def _hopeless(error: BaseException, reason: BaseException) -> Refuse:
+    """The code or the data is wrong: another run would raise the same, so the message is a dead letter at once."""
+    cause = _told(Cause.of(error, "invalid" if isinstance(reason, BadPayload) else "raised"))
+    return Refuse(cause.reason, cause)
 
 
 def _answered(answer: object) -> Outcome:

@@ -1,0 +1,1 @@
+"""What users write: the parameters of declarations, and how they are checked."""
