@@ -63,7 +63,7 @@ async def serving(bus: Bus, *, monitor: str | None = None, whole_account: bool =
         await asyncio.wait([service, url], return_when=asyncio.FIRST_COMPLETED)
         if service.done():
             service.result()
-        await eventually(lambda: _came(bus, others), what="facts are counted")
+        await eventually(lambda: _is_reading(bus, others), what="facts are counted")
         yield url.result()
     finally:
         stop.set()
@@ -71,9 +71,9 @@ async def serving(bus: Bus, *, monitor: str | None = None, whole_account: bool =
     await service
 
 
-async def _came(bus: Bus, others: int) -> bool:
-    return await _readers(bus) > others
+async def _is_reading(bus: Bus, others: set[str]) -> bool:
+    return bool(await _readers(bus) - others)
 
 
-async def _readers(bus: Bus) -> int:
-    return int((await bus.connection.api("STREAM.INFO.CALL_AUDIT"))["state"]["consumer_count"])
+async def _readers(bus: Bus) -> set[str]:
+    return set((await bus.connection.api("CONSUMER.NAMES.CALL_AUDIT")).get("consumers") or ())

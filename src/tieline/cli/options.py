@@ -1,8 +1,10 @@
 """What the commands' options have in common, and the connection they give."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -73,12 +75,40 @@ def byte_count(option: str, text: str) -> int:
 
 @asynccontextmanager
 async def connected(servers: list[str] | None, credentials: Path | None = None) -> AsyncIterator[Connection]:
-    """A connection for one command. Raises `Unreachable` where no server answers."""
+    """A connection for one command, closed also when SIGTERM ends the command. Raises `Unreachable` where no server
+    answers."""
     settings = settings_of(servers).connection
     if credentials is not None:
         settings = replace(settings, credentials=credentials)
     connection = await Connection.open(settings, "tieline-cli")
     try:
-        yield connection
+        with _stopped_by_sigterm():
+            yield connection
     finally:
         await connection.close()
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM cancels the current task and ends the process with the exit code 143. By default, it would kill the
+    process before anything is cleaned up. Where the process handles SIGTERM already, nothing changes."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        if task is not None:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if stopped.is_set():
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ _API = "$JS.API."
 _NO_LEADER = 10008  # "JetStream system temporarily unavailable": the servers have no leader for now
 _RECONNECT_FIRST = 0.1  # seconds; a restarted server is met within this and the jitter
 _RECONNECT_LAST = 2.0
+_LAST_WORK = 1.0  # seconds that closing waits for `Connection.before_close`
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(\S+)"', re.IGNORECASE)
 
 
@@ -120,6 +121,7 @@ class Connection:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_reconnect: list[Callable[[], None]] = []
         self.on_forbidden: list[Callable[[str], None]] = []
+        self.before_close: list[Callable[[], Awaitable[object]]] = []  # work that `close` finishes; must not raise
         self._asking: dict[str, list[_Asking]] = {}  # by subject: the server names that of what it does not allow
         self._told: set[str] = set()  # what was not allowed and is in the log
         self._watch = asyncio.create_task(self._follow(), name="tieline-connection")
@@ -265,7 +267,12 @@ class Connection:
             raise self._gone(error) from error
 
     async def close(self) -> None:
-        """Send what is buffered and close. Safe to call twice."""
+        """Finish `before_close` (for one second at most), send what is buffered and close. Safe to call twice."""
+        if self.before_close and self.connected and not self._closing:
+            work = [asyncio.ensure_future(last()) for last in self.before_close]
+            _, late = await asyncio.wait(work, timeout=_LAST_WORK)
+            for task in late:
+                task.cancel()
         self._closing = True
         if self._budget is not None:
             self._budget.cancel()

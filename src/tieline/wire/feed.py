@@ -1,7 +1,6 @@
 """`Feed`: what a stream holds and will hold, in order and without gaps, for readers that settle nothing."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -11,20 +10,22 @@ from tieline.errors import ConsumerGone, NotApplied
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
+from tieline.wire.temporary_consumer import TemporaryConsumer
 
 __all__ = ["Feed", "pending"]
 
 _BATCH = 256
-_FORGOTTEN = 60  # seconds after which the server removes a feed that nobody reads
 _PAUSE = 0.5
 _LOOK = 1.0  # seconds without a message, after which one that reads to the end looks whether there is one still
 _STREAM_MISSING = 10059
-_PLACES = 12  # consumers made until one is where the stream's leader is; the server chooses, and forgets the others
+_PLACES = 12  # consumers created until one is on the server of the stream's leader; the server chooses where
 
 
 class Feed:
     """An asynchronous iterator of deliveries that need no answer. Heals itself: it continues after the last one read.
 
+    Each iteration reads through a consumer of its own on the server. However the iteration ends (the end of the stream,
+    ``break``, an exception, cancellation), that consumer is deleted in the background: see `TemporaryConsumer`.
     Raises `Unreachable` when the connection is closed and `NotApplied` when the stream does not exist.
     """
 
@@ -49,7 +50,8 @@ class Feed:
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
         while True:
-            consumer = await self._made()
+            temporary = await self._create()
+            consumer = PullConsumer(self._connection, self._stream, temporary.name, acked=False)
             expected = 1
             try:
                 if self._to_end and not self._pending:
@@ -72,7 +74,10 @@ class Feed:
             except ConsumerGone:
                 await asyncio.sleep(_PAUSE)  # the server restarted: it keeps no memory of feeds
             finally:
-                await consumer.close()
+                try:
+                    await consumer.close()
+                finally:
+                    temporary.discard()
 
     async def _next(self, consumer: PullConsumer, expected: int) -> list[Delivery] | None:
         """What comes next; None where nothing will, because what was still to come has been deleted meanwhile. Empty
@@ -93,43 +98,49 @@ class Feed:
 
     async def position(self) -> tuple[int, int]:
         """How many messages there are to read now, and the sequence before the first that may be one."""
-        await (await self._made()).close()
+        (await self._create()).discard()
         return self._pending, self._last or 0
 
-    async def _made(self) -> PullConsumer:
-        name, answer = await self._created()
-        for _ in range(_PLACES):
-            if await self._leads(answer):
-                break
-            name, answer = await self._created()
+    async def _create(self) -> TemporaryConsumer:
+        """A consumer on the server of the stream's leader. Those that came to be elsewhere are discarded."""
+        tries = 0
+        while True:
+            tries += 1
+            temporary = TemporaryConsumer(self._connection, self._stream, self._config())
+            try:
+                answer = await self._created(temporary)
+                if tries > _PLACES or await self._leads(answer):
+                    break
+            except BaseException:
+                temporary.discard()
+                raise
+            temporary.discard()
         self._pending = int(answer.get("num_pending", 0))
         # Where it begins, should the server die before the first message: "from now on" is from now, not from then.
         self._last = max(self._last or 0, int(answer["delivered"]["stream_seq"]))
-        return PullConsumer(self._connection, self._stream, name, acked=False)
+        return temporary
 
-    async def _created(self) -> tuple[str, dict[str, Any]]:
-        """A consumer of its own, and what the server says of it. Raises like `Feed`."""
-        name = f"feed-{os.urandom(6).hex()}"
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "filter_subjects": self._filters,
-            "inactive_threshold": _FORGOTTEN * 1_000_000_000,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "headers_only": self._headers_only,
-            **self._position(),
-        }
+    async def _created(self, temporary: TemporaryConsumer) -> dict[str, Any]:
+        """What the server says about the new consumer. Raises like `Feed`."""
         while True:
             try:
-                body = {"stream_name": self._stream, "config": config}
-                return name, await self._connection.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
+                return await temporary.create()
             except NoAnswer:
                 await asyncio.sleep(_PAUSE)
             except ApiError as error:
                 if error.err_code == _STREAM_MISSING:
                     raise NotApplied(f"stream {self._stream} does not exist; `tieline apply` makes it") from error
                 raise NotApplied(f"stream {self._stream} cannot be read: {error}") from error
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "ack_policy": "none",
+            "filter_subjects": self._filters,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "headers_only": self._headers_only,
+            **self._position(),
+        }
 
     async def _leads(self, answer: dict[str, Any]) -> bool:
         """Whether the consumer was put where the stream's leader is. On another server it sees what that one has: one
