@@ -46,6 +46,7 @@ __all__ = [
     "token",
     "tool_call",
     "tool_result",
+    "unreadable",
 ]
 
 _PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
@@ -54,6 +55,7 @@ _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _STEP_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
 EVERYBODY: Final = "all"  # in place of an agent, in records for all of them; no agent may be called so
+_LONGEST_DEAD = 3_500  # characters of a subject in that of its dead letter
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
 
 
@@ -154,9 +156,10 @@ def overlaps(one: str, other: str) -> bool:
 def dead_letter(agent: str, cause: str, subject: str) -> str:
     """Where a message of ``subject`` goes when ``agent`` will not get it again. With wildcards: a filter.
 
-    The server counts messages by subject: so it knows how many there are of each agent and cause.
+    The server counts messages by subject: so it knows how many there are of each agent and cause. A subject that is
+    too long to have something before it is cut; the letter itself has all of it.
     """
-    return f"DLQ.{agent}.{cause}.{subject}"
+    return f"DLQ.{agent}.{cause}.{subject[:_LONGEST_DEAD]}".rstrip(".")
 
 
 def dead_letter_parts(subject: str) -> tuple[str, str, str]:
@@ -296,3 +299,8 @@ def tool_result(conversation: str) -> str:
 def audit(conversation: str) -> str:
     """Where the facts of a conversation are published."""
     return f"call.audit.{token(conversation)}"
+
+
+def unreadable(kind: str) -> str:
+    """Where processes note records of one kind that they could not read. Begins like no conversation's token."""
+    return f"call.audit.!{kind.replace(' ', '-')}"

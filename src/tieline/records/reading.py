@@ -48,6 +48,7 @@ _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:ns|us|µs|ms|s|m|h)){
 _PART = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_TIMESTAMP = 64  # characters
+_LONGEST_INTEGER = 21  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,9 @@ def read_json(payload: bytes | str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > len(str(LARGEST_INTEGER)) + 1 or not -LARGEST_INTEGER <= int(digits) <= LARGEST_INTEGER:
+    if len(digits) > _LONGEST_INTEGER or abs(number := int(digits)) >= 2**64:  # the server counts without a sign
         raise ValueError("an integer beyond 64 bits")
-    return int(digits)
+    return number
 
 
 def _float(digits: str) -> float:

@@ -12,9 +12,12 @@ from typing import Any
 import natsio
 
 from tieline.errors import BadSettings, Unreachable
+from tieline.records.reading import read_header, read_integer, read_object, read_text
 from tieline.settings import ConnectionSettings
 from tieline.wire.alone import Alone
 from tieline.wire.credentials import read_credentials
+from tieline.wire.parsing import MAX_CONTROL_LINE, read_any_subject
+from tieline.wire.unreadable import Unreadable
 
 __all__ = ["ApiError", "Connection", "Forbidden", "Listening", "NoAnswer", "Received", "headers_of"]
 
@@ -31,9 +34,9 @@ _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(
 
 
 def headers_of(received: Received) -> dict[str, str]:
-    """The headers of a message; empty where it has none. The first value counts where a name stands twice."""
+    """The headers of a message, fit to be sent again; empty where it has none. The first value of each name counts."""
     headers = received.headers
-    return {} if headers is None else {name: headers[name] for name in headers}
+    return {} if headers is None else {name: read_header(headers[name]) for name in headers}
 
 
 class NoAnswer(Exception):
@@ -48,9 +51,9 @@ class ApiError(Exception):
     """The JetStream API answered with an error. Go by ``err_code`` (ADR-7), never by ``code``."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
-        self.code = int(error.get("code", 0))
-        self.err_code = int(error.get("err_code", 0))
-        self.description = str(error.get("description", "unknown error"))
+        self.code = read_integer(error.get("code")) or 0
+        self.err_code = read_integer(error.get("err_code")) or 0
+        self.description = read_text(error.get("description")) or "unknown error"
         super().__init__(f"{self.description} (err_code {self.err_code})")
 
 
@@ -119,6 +122,7 @@ class Connection:
         several = len(settings.servers) > 1 or len(client.server_info.get("connect_urls") or ()) > 1
         self.alone = Alone(client.force_reconnect if several else None)
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.unreadable = Unreadable(self.send)
         self.on_reconnect: list[Callable[[], None]] = []
         self.on_forbidden: list[Callable[[str], None]] = []
         self.before_close: list[Callable[[], Awaitable[object]]] = []  # work that `close` finishes; must not raise
@@ -143,7 +147,9 @@ class Connection:
             reconnect_time_wait_max=_RECONNECT_LAST,
             ping_interval=settings.ping_interval,
             permission_err_on_subscribe=True,
+            max_control_line=MAX_CONTROL_LINE,
         )
+        read_any_subject()
         client = natsio.Client(options)
         try:
             async with asyncio.timeout(settings.connect_timeout * max(2, len(settings.servers))):
@@ -220,11 +226,14 @@ class Connection:
         where the servers have no leader to ask for now."""
         payload = b"" if body is None else json.dumps(body).encode()
         reply = await self.request(f"{_API}{endpoint}", payload)
-        answer: dict[str, Any] = json.loads(reply.payload)
+        answer = read_object(reply.payload)
+        if answer is None:
+            self.unreadable.skip("answer", f"{_API}{endpoint}", "(no stream)", 0)
+            raise NoAnswer(f"{_API}{endpoint}: the answer is not a JSON object")
         if "error" not in answer:
             self.alone.answered(answer.get("cluster"))
             return answer
-        error = ApiError(answer["error"])
+        error = ApiError(answer["error"] if isinstance(answer["error"], dict) else {})
         if error.err_code == _NO_LEADER:
             self.alone.unanswered()
             raise NoAnswer(str(error))
@@ -274,6 +283,7 @@ class Connection:
             for task in late:
                 task.cancel()
         self._closing = True
+        self.unreadable.close()
         if self._budget is not None:
             self._budget.cancel()
         await self._client.close()

@@ -17,6 +17,7 @@ from typing import Any
 from natsio import StatusCode
 
 from tieline.errors import ConsumerGone, Unreachable
+from tieline.records.reading import read_digits
 from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
 from tieline.wire.delivery import Delivery
 
@@ -146,7 +147,11 @@ class PullConsumer:
         if current:
             self._since = asyncio.get_running_loop().time()
         if received.status is None:
-            delivery = Delivery(received, self._connection)
+            try:
+                delivery = Delivery(received, self._connection)
+            except ValueError:
+                self._connection.unreadable.skip("answer", received.subject, self.stream, 0)
+                return
             if current:
                 self._asked -= 1
                 self._arrived.append(delivery)
@@ -160,8 +165,8 @@ class PullConsumer:
     def _told(self, code: int, description: str, received: Received) -> None:
         if code == StatusCode.CONTROL:
             return
-        left = headers_of(received).get("Nats-Pending-Messages", "")
-        self._asked = max(0, self._asked - int(left)) if left.isdigit() else 0
+        left = read_digits(headers_of(received).get("Nats-Pending-Messages"))
+        self._asked = 0 if left is None else max(0, self._asked - left)
         if code in (StatusCode.NOT_FOUND, StatusCode.TIMEOUT):
             return  # idle for the whole pull: not an error
         if code == StatusCode.CONFLICT and "deleted" in description.lower():

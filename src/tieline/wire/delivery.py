@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from tieline import headers as names
+from tieline.records.reading import read_digits, read_ttl
 from tieline.wire.connection import Connection, NoAnswer, Received, headers_of
 
 __all__ = ["Delivery"]
@@ -16,7 +17,9 @@ class Delivery:
 
     ``stream`` and ``seq`` name the message, ``origin`` is who it is across redelivery and redrive, ``count`` is how
     often the server has delivered it (1 is no proof of a first run). ``subject`` is what the message was published to
-    first; ``redriven`` says that it was brought back to this consumer alone, under the subject ``stored_as``.
+    first; ``redriven`` says that it was brought back to this consumer alone, under the subject ``stored_as``. ``nth``
+    is its place in the consumer's own count of deliveries (a gap is a delivery that never arrived), and ``left`` how
+    many messages the consumer had still to deliver after it.
     """
 
     __slots__ = (
@@ -25,6 +28,8 @@ class Delivery:
         "_stored_ns",
         "count",
         "headers",
+        "left",
+        "nth",
         "origin",
         "payload",
         "redriven",
@@ -35,6 +40,7 @@ class Delivery:
     )
 
     def __init__(self, received: Received, connection: Connection) -> None:
+        """`ValueError` for what the server did not deliver: anybody may publish to an inbox whose name they know."""
         self.payload = received.payload
         self.headers: Mapping[str, str] = headers_of(received)
         self.stored_as = received.subject
@@ -46,10 +52,10 @@ class Delivery:
         # ADR-15 has the domain and the account hash before the stream.
         parts = self._reply.split(".")
         at = 2 if len(parts) < 11 else 4
+        if len(parts) < 9 or parts[:2] != ["$JS", "ACK"]:
+            raise ValueError("not a delivery of the server")
         self.stream = parts[at]
-        self.count = int(parts[at + 2])
-        self.seq = int(parts[at + 3])
-        self._stored_ns = int(parts[at + 5])
+        self.count, self.seq, self.nth, self._stored_ns, self.left = map(_number, parts[at + 2 : at + 7])
         # Who this message is across redelivery and redrive: its header, else where and when it was first stored.
         # The time is part of it, so that a stream made anew does not find the journal of its predecessor.
         self.origin = self.headers.get(names.ORIGIN) or f"{self.stream}-{self.seq}-{self._stored_ns // 1_000_000:x}"
@@ -66,19 +72,9 @@ class Delivery:
 
     @property
     def expires(self) -> float | None:
-        """When the server removes it for its TTL, in seconds since 1970; None where it has no TTL in whole seconds."""
-        ttl = self.headers.get(names.TTL, "")
-        return self.stored + int(ttl) if ttl.isdigit() else None
-
-    @property
-    def nth(self) -> int:
-        """Its place in the consumer's own count of deliveries: a gap is a delivery that never arrived."""
-        return int(self._reply.split(".")[-3])
-
-    @property
-    def left(self) -> int:
-        """How many messages the consumer had still to deliver after this one."""
-        return int(self._reply.split(".")[-1])
+        """When the server removes it for its TTL, in seconds since 1970; None where it has none."""
+        ttl = read_ttl(self.headers.get(names.TTL))
+        return None if ttl is None else self.stored + ttl
 
     async def ack(self) -> None:
         """Acknowledge. A crash of this process right after may lose it: the message is then delivered again."""
@@ -100,3 +96,10 @@ class Delivery:
     async def extend(self) -> None:
         """Start its ack wait again: the handler still runs."""
         await self._connection.send(self._reply, b"+WPI")
+
+
+def _number(digits: str) -> int:
+    number = read_digits(digits)
+    if number is None:
+        raise ValueError("not a delivery of the server")
+    return number

@@ -18,6 +18,10 @@ __all__ = ["PubAck", "Publisher"]
 # Reasons that pass: too many requests; the first copy of this id is still on its way in; no leader at the moment;
 # the server is short of a resource for now.
 _PASSING = frozenset({10167, 10158, 10008, 10009, 10023, 10041})
+_MAX_HEADERS = 65_535  # bytes; a stream refuses more
+_MAX_SUBJECT = (
+    3_900  # characters: a control line of the server holds 4,096 bytes, and a longer one costs the connection
+)
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 2.0
 
@@ -43,7 +47,7 @@ class Publisher:
     def fits(self, payload: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the server takes a message of this size. One that is larger would cost us the connection."""
         block = 12 + sum(len(name) + len(value.encode(errors="surrogatepass")) + 4 for name, value in headers.items())
-        return len(payload) + block <= self._connection.max_payload
+        return block <= _MAX_HEADERS and len(payload) + block <= self._connection.max_payload
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
         """The server's acknowledgement. ``headers`` must carry a ``Nats-Msg-Id``.
@@ -53,10 +57,15 @@ class Publisher:
         allow it. Raises `Unreachable` when the connection is closed. A cancelled or timed-out publish may have been
         stored all the same: the id makes a repeat harmless.
         """
+        if len(subject) > _MAX_SUBJECT:
+            raise NotAccepted(
+                f"{subject[:80]}…: a subject of {len(subject):,} characters; at most {_MAX_SUBJECT:,} are carried",
+                subject=subject,
+            )
         if not self.fits(payload, headers):
             raise NotAccepted(
                 f"{subject}: the payload has {len(payload):,} bytes; with its headers that is more than the "
-                f"{self._connection.max_payload:,} the server takes",
+                f"{self._connection.max_payload:,} the server takes, or the headers alone are over {_MAX_HEADERS:,}",
                 subject=subject,
             )
         loop = asyncio.get_running_loop()

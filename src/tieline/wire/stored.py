@@ -2,17 +2,21 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tieline.records.reading import read_header
 from tieline.wire.connection import ApiError, Connection
+from tieline.wire.parsing import escape_subject
 
 __all__ = ["Stored", "remove", "stored_message"]
 
 _MISSING = frozenset({10037, 10059, 10043})  # no such message; no such stream; it was deleted
 _AT_ONCE = 500
+_HEADER = re.compile(r"[!-9;-~]+\Z")  # what can be sent as a header's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ async def stored_message(connection: Connection, stream: str, seq: int, pattern:
             return None
         raise
     return Stored(
-        subject=message["subject"],
+        subject=escape_subject(str(message["subject"]).encode()).decode(),
         seq=int(message["seq"]),
         payload=base64.b64decode(message.get("data") or ""),
         headers=_headers(base64.b64decode(message.get("hdrs") or "")),
@@ -63,10 +67,14 @@ async def _remove_one(connection: Connection, stream: str, seq: int) -> None:
 
 
 def _headers(block: bytes) -> dict[str, str]:
-    """The first value of each name in a header block."""
+    """The first value of each name in a header block, as a delivery has it."""
     found: dict[str, str] = {}
-    for line in block.decode("utf-8", "surrogateescape").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            found.setdefault(name.strip(), value.strip())
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        try:
+            key, text = name.decode("ascii").strip(), value.decode().strip(" \t")
+        except UnicodeDecodeError:
+            continue  # as the client library does
+        if colon and _HEADER.match(key):
+            found.setdefault(key, read_header(text))
     return found
