@@ -88,6 +88,8 @@ class Journal:
                 )
             except (NoAnswer, ApiError) as error:
                 raise Unsettled(f"the journal (stream {_STREAM}) does not say what it has: {error}") from error
+            if info["config"].get("mirror"):  # see `tieline.wire.stream_copy`
+                raise Unsettled(f"the journal (stream {_STREAM}) is being made again and is not whole yet")
             page = list(info["state"].get("subjects") or ())
             found += page
             if not page or len(found) >= int(info.get("total", 0)):

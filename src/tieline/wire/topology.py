@@ -15,6 +15,7 @@ from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.peers import ask
+from tieline.wire.stream_copy import DENIALS, is_rebuilt, rebuild
 from tieline.wire.versions import refuse_old
 
 __all__ = [
@@ -126,8 +127,8 @@ def stream_config(stream: Stream, replicas: int, metadata: Mapping[str, str]) ->
         "max_bytes": stream.max_bytes if stream.max_bytes is not None else -1,
         "max_msgs_per_subject": 1 if stream.write_once or stream.keep_last else -1,
         "discard_new_per_subject": stream.write_once,
-        "deny_delete": stream.write_once,
-        "deny_purge": stream.write_once,
+        "deny_delete": False,
+        "deny_purge": False,
         "num_replicas": stream.replicas or replicas,
         "duplicate_window": int(stream.duplicates * _NANO),
         "allow_direct": True,
@@ -222,6 +223,8 @@ async def apply(connection: Connection, pod: Pod, *, force: bool = False) -> lis
         _refuse_strangers(item, await _config(connection, item), pod)
     done: list[Change] = []
     for item in items:
+        if is_rebuilt(item.wanted) and await rebuild(connection, item.wanted):
+            done.append(Change(item.kind, item.name, "update", "deny_delete", True, False, "the stream was copied"))
         have = await _config(connection, item)
         changes = _differences(item, have, force)
         if any(change.action == "create" for change in changes) and not await _create(connection, item):
@@ -256,6 +259,8 @@ def _differences(item: _Item, have: Config | None, force: bool) -> list[Change]:
         if now == _comparable(field, item.wanted, item.wanted):
             continue
         action, why = _allowed(field, now, want)
+        if field in DENIALS and is_rebuilt(item.wanted):
+            action, why = "update", "the server never turns it off: the stream is copied, and new records wait"
         if newer and not force:
             action, why = "keep", f"version {newer} of the pod holds it"
         if action == "refuse" and force and field in _SHRINKING:
