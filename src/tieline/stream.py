@@ -35,8 +35,8 @@ class Stream:
 
     ``max_age`` is in seconds or text such as ``"2h"`` (None: for ever), ``max_bytes`` in bytes (None: no limit).
     ``duplicates`` is the window within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once``
-    lets each subject be written a single time; ``keep_last`` keeps the newest message of each subject. ``delays`` lets `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single
-    server.
+    lets each subject be written a single time; ``keep_last`` keeps the newest message of each subject. ``delays`` lets
+    `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
     """
 
     name: str
