@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TypedDict, get_args
 
 from tieline import subjects
@@ -15,9 +16,9 @@ from tieline.errors import BadDeclaration, BadPayload, Denied
 from tieline.messages import Message, binding_of, message_classes
 from tieline.outcomes import Outcome
 from tieline.settings import Limits
-from tieline.tool import Tool
+from tieline.tool import Tool, checked_name
 
-__all__ = ["Agent", "AgentOptions", "Declared", "Handler", "Use"]
+__all__ = ["Agent", "AgentOptions", "Declared", "Handler", "Start", "Use"]
 
 type Handler[M: Message] = Callable[[M, Conversation], Awaitable[Outcome | None]]
 
@@ -28,6 +29,9 @@ class _Route:
     model: type[Message]
     handler: Callable[[Any, Conversation], Awaitable[Outcome | None]]
 
+
+type Start = Literal["stored", "new"] | datetime
+"""Where a new consumer begins: with the oldest stored message, behind the newest one, or at a time."""
 
 type Use = Literal["delays", "large", "models", "state"]
 """What of the bus an agent may use beside messages and tools: see `Declared`."""
@@ -60,6 +64,13 @@ class AgentOptions(TypedDict, total=False):
     with any of them given the runtime raises `Denied` for what is not declared. With none of them it may do anything
     where there are no credentials; where there are, they are derived from the handlers' code, or refused where that is
     unclear.
+
+    ``start`` says where the agent begins when its consumer does not exist yet: with the oldest message that is stored
+    (``"stored"``, the default), with messages published from then on (``"new"``), or with those stored since a
+    ``datetime`` that has an offset. It changes nothing for a consumer that exists.
+
+    ``formerly`` is the agent's name on the bus after a rename: the name that it was first deployed under. It keeps its
+    position, its journal, its dead letters and its credentials' subjects under that name for good.
     """
 
     name: str | None
@@ -67,6 +78,8 @@ class AgentOptions(TypedDict, total=False):
     publishes: type[Message] | tuple[type[Message], ...] | None
     calls: Tool[..., Any] | tuple[Tool[..., Any], ...] | None
     uses: Use | tuple[Use, ...] | None
+    start: Start
+    formerly: str | None
 
 
 class Agent:
@@ -88,6 +101,8 @@ class Agent:
         _check_options(name, chosen)
         own = chosen.get("limits")
         self.name = name
+        self.formerly = chosen.get("formerly")
+        self.start: Start = chosen.get("start", "stored")
         self.declared = _declared(name, chosen)
         self.limits = limits if own is None else instance(f"agent {name}: limits", own, Limits, "Limits(…)")
         self._admit = admit
@@ -95,6 +110,16 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {', '.join(self.filters)})"
+
+    @property
+    def wire_name(self) -> str:
+        """The name on the bus: of its consumers, its steps, its facts and its dead letters. It survives a rename."""
+        return self.formerly or self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name on the bus and, if it was renamed, the declared one. No other agent may have either."""
+        return tuple(dict.fromkeys((self.wire_name, self.name)))
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -171,6 +196,16 @@ def _check_options(agent: str, options: AgentOptions) -> None:
             f"agent {agent}: {strange[0]!r} is not an option of an agent; its options are {', '.join(known)}"
             f"{nearest(strange[0], known)}"
         )
+
+    start, formerly = options.get("start", "stored"), options.get("formerly")
+    if not isinstance(start, datetime):
+        one_of(f"agent {agent}: start (unless it is a datetime)", start, ("stored", "new"))
+    elif start.tzinfo is None:
+        raise BadDeclaration(f"agent {agent}: start={start!r} has no offset; write datetime(…, tzinfo=UTC)")
+    if formerly is not None:
+        checked_name(formerly, f"agent {agent}: formerly")
+        if formerly == agent:
+            raise BadDeclaration(f"agent {agent}: formerly={formerly!r} is its name now; it was not renamed")
 
 
 def _declared(agent: str, options: AgentOptions) -> Declared | None:

@@ -55,6 +55,7 @@ class Pod:
             raise BadDeclaration(f"pod {name}: idle_end must be at least a second, not {idle_end!r}")
         own = instances(f"pod {name}: streams", streams, Stream, "a Stream")
         self.agents: dict[str, Agent] = {}
+        self._on_bus: dict[str, Agent] = {}
         self.tools: dict[str, Tool[..., Any]] = {}
         self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, own))}
         self._check_streams()
@@ -93,10 +94,11 @@ class Pod:
             own = declared_name(function, options.get("name"), "agent")
             agent = Agent(own, self.limits, self._admit, options)
             agent.also(function)
-            self._check_name(agent.name)
+            for claimed in agent.names:
+                self._check_name(claimed)
             for model in agent.declared.publishes if agent.declared is not None else ():
                 self._admit(model, f"agent {own}")
-            self.agents[agent.name] = agent
+            self.agents[agent.name] = self._on_bus[agent.wire_name] = agent
             return agent
 
         return declare if handler is None else declare(handler)
@@ -150,10 +152,15 @@ class Pod:
         self.tools[tool.name] = tool
 
     def _check_name(self, name: str) -> None:
-        taken = {*self.agents, *RESERVED, *(f"tool-{tool}" for tool in self.tools)}
-        wakers = {f"{agent}-waker" for agent in self.agents}
+        agents = {claimed for agent in self.agents.values() for claimed in agent.names}
+        taken = {*agents, *RESERVED, *(f"tool-{tool}" for tool in self.tools)}
+        wakers = {f"{agent}-waker" for agent in agents}
         if name in taken | wakers or f"{name}-waker" in taken:
-            raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; every agent has its own")
+            raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; names and former names are unique")
+
+    def agent_on_bus(self, name: str) -> Agent | None:
+        """The agent that has this name on the bus; None where it is a tool's, another pod's or nobody's."""
+        return self._on_bus.get(name)
 
     def open_to_guests(self, *models: type[Message], rate: Rate | None = None) -> None:
         """Let guests send these messages: programs with an account of their own, through the process ``gateway``.

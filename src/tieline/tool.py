@@ -15,7 +15,7 @@ from tieline.declared.arguments import instance, one_of
 from tieline.errors import BadDeclaration, BadPayload
 from tieline.settings import Breaker, Limits, Rate
 
-__all__ = ["Effect", "Tool", "ToolRun", "declared_name"]
+__all__ = ["Effect", "Tool", "ToolRun", "checked_name", "declared_name"]
 
 type Effect = Literal["read", "repeat", "once"]
 
@@ -40,8 +40,13 @@ class ToolRun:
 def declared_name(function: Callable[..., object], given: str | None, what: str) -> str:
     """The name of an agent or tool: given, or the function's with dashes. `BadDeclaration` where it cannot be one."""
     name = given if given is not None else getattr(function, "__name__", "").replace("_", "-")
+    return checked_name(name, f"{what} name")
+
+
+def checked_name(name: object, what: str) -> str:
+    """``name``, which must be one that an agent or tool can have."""
     if not isinstance(name, str) or not _NAME.match(name) or len(name) > 48:
-        raise BadDeclaration(f"{what} name {name!r}: use lower-case letters, digits and single dashes, at most 48")
+        raise BadDeclaration(f"{what} {name!r}: use lower-case letters, digits and single dashes, at most 48")
     return name
 
 

@@ -1,6 +1,7 @@
 """Mistakes in declarations: each names the thing, the value and the remedy when the pod is imported, not later."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -109,6 +110,11 @@ MISTAKES = [
     (agent(uses=("delay",)), "agent handler: uses", "'delay'", "did you mean 'delays'"),
     (agent(uses="stat"), "agent handler: uses", "'stat'", "did you mean 'state'"),
     (agent(publish=(Book,)), "agent handler", "'publish'", "did you mean 'publishes'"),
+    (agent(start="old"), "agent handler: start", "'old'", "'stored', 'new'"),
+    (agent(start="2026-05-08"), "agent handler: start", "'2026-05-08'", "datetime"),
+    (agent(start=datetime(2026, 5, 8)), "agent handler: start", "datetime.datetime(2026, 5, 8", "tzinfo=UTC"),
+    (agent(formerly="Booking"), "agent handler: formerly", "'Booking'", "lower-case"),
+    (agent(formerly="handler"), "agent handler", "'handler'", "not renamed"),
     (tool(effect="onec"), "tool crm: effect", "'onec'", "'read', 'repeat', 'once'"),
     (tool(effect="onec"), "tool crm: effect", "'onec'", "did you mean 'once'"),
     (tool(effect=None), "tool crm: effect", "None", "'once'"),

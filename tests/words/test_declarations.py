@@ -151,8 +151,8 @@ def reserved(pod: Pod) -> None:
         (without_subject, "Unbound", "no subject", "subject="),
         (without_stream, "pod office", "nowhere.at.all", "streams=(Stream("),
         (bad_name, "agent name", "'Front Desk'", "use lower-case"),
-        (name_taken, "pod office", "'desk'", "its own"),
-        (reserved, "pod office", "'tools'", "its own"),
+        (name_taken, "pod office", "'desk'", "unique"),
+        (reserved, "pod office", "'tools'", "unique"),
     ],
 )
 def test_bad_agents_name_thing_value_and_remedy(

@@ -353,7 +353,7 @@ def _check(pod: Pod, letter: Letter, content: Any) -> None:
     tool = pod.tools.get(letter.agent.removeprefix("tool-"))
     if not isinstance(content, dict):
         raise BadPayload(f"the payload must be a JSON object, not {type(content).__name__}")
-    if tool is None or letter.agent in pod.agents:
+    if tool is None or pod.agent_on_bus(letter.agent) is not None:
         fitting(pod, letter.subject, content)
         return
     try:

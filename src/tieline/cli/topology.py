@@ -1,6 +1,7 @@
 """``tieline plan`` and ``tieline apply``: what the server has, what the pod declares, and the way there."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from tieline.services.reference import load_pod
 from tieline.wire import topology
 from tieline.wire.topology import Change
 
-__all__ = ["apply", "change_rows", "plan"]
+__all__ = ["apply", "change_rows", "plan", "warn_of_replay"]
 
 ForceOption = Annotated[
     bool,
@@ -55,11 +56,16 @@ def apply(pod: PodArgument, force: ForceOption = False, server: ServerOption = N
 
     async def make() -> list[Change]:
         async with connected(server) as connection:
-            return await topology.apply(connection, declared, force=force)
+            return await topology.apply(connection, declared, force=force, before_replay=warn_of_replay)
 
     changes = asyncio.run(make())
     _show(f"applied pod {declared.name} {declared.version}", changes, json)
     return int(any(change.action == "refuse" for change in changes))
+
+
+def warn_of_replay(change: Change) -> None:
+    """Say on stderr, before a consumer is created, that it will be given stored messages, and how to avoid it."""
+    print(f"warning: {change.kind} {change.name} does not exist yet; {change.why}", file=sys.stderr)
 
 
 def _show(title: str, changes: Sequence[Change], as_json: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
 from tieline.cli.tenant import KEYS, KeysOption
+from tieline.cli.topology import warn_of_replay
 from tieline.deploy.keys import Keys
 from tieline.deploy.residence import Residence
 from tieline.errors import BadSettings, ServerFailed, first_of
@@ -118,7 +119,7 @@ async def _become_ready(supervisor: Supervisor, screen: Screen, running: Callabl
 
 async def _apply(pod: Pod, urls: tuple[str, ...], credentials: Path | None) -> None:
     async with connected(list(urls), credentials) as connection:
-        for change in await topology.apply(connection, pod):
+        for change in await topology.apply(connection, pod, before_replay=warn_of_replay):
             if change.action in ("refuse", "keep"):
                 what = f"{change.kind} {change.name}: {change.field} stays {change.have!r}"
                 print(f"warning: {what}: {change.why}", file=sys.stderr)

@@ -148,16 +148,17 @@ def _grants(pod: Pod, name: str) -> Iterator[Grant]:
 
 def _agent(pod: Pod, agent: Agent) -> Iterator[Grant]:
     for consumer in consumers_of(pod):
-        if agent_of(consumer.durable) == agent.name:
+        if agent_of(consumer.durable) == agent.wire_name:
             yield from _pulls(consumer, agent.name)
-    for own in (agent.name, waker_name(agent.name)):
+    for own in (agent.wire_name, waker_name(agent.wire_name)):
         yield from _journal(own, agent.name)
     yield from _says(agent)
     yield from _answers(pod, agent)
-    yield Grant("subscribe", subjects.nudge(subjects.steps_of(agent.name)), agent.name, "hears of its steps' results")
+    steps = subjects.steps_of(agent.wire_name)
+    yield Grant("subscribe", subjects.nudge(steps), agent.name, "hears of its steps' results")
     yield from _cancellations(agent.name)
     if pod.version != "0":
-        present = subjects.present(pod.name, agent.name, "*").removesuffix(subjects.token("*")) + "*"
+        present = subjects.present(pod.name, agent.wire_name, "*").removesuffix(subjects.token("*")) + "*"
         yield Grant("publish", present, agent.name, f"the pod has a version ({pod.version}): asks which one runs where")
         yield Grant("subscribe", present, agent.name, f"the pod has a version ({pod.version}): says that it runs")
         yield Grant("publish", "$JS.API.STREAM.INFO.STEP", agent.name, "finds what another version recorded")
@@ -188,7 +189,7 @@ def _answers(pod: Pod, agent: Agent) -> Iterator[Grant]:
     for asker in pod.agents.values():
         asked = set(declared_or_derived(asker).publishes) & set(agent.models)
         for model in sorted(asked, key=lambda model: model.__name__):
-            step = subjects.step_filter(asker.name, "ask")
+            step = subjects.step_filter(asker.wire_name, "ask")
             yield Grant("publish", step, agent.name, f"answers when {asker.name} asks with {model.__name__}")
 
 
@@ -200,7 +201,7 @@ def _tool(pod: Pod, tool: Tool[..., object]) -> Iterator[Grant]:
     yield from _journal(name, name)
     for agent in pod.agents.values():
         if any(called.name == tool.name for called in declared_or_derived(agent).calls):
-            where = subjects.step_filter(agent.name, "tool")
+            where = subjects.step_filter(agent.wire_name, "tool")
             yield Grant("publish", where, name, f"{agent.name} calls it: its result is a step of that agent")
             yield Grant(
                 "publish", f"$JS.API.DIRECT.GET.STEP.{where}", name, "looks whether the result is there already"

@@ -16,7 +16,7 @@ class AgentDuty:
     """Handling messages as an agent declares."""
 
     def __init__(self, bus: Bus, agent: Agent) -> None:
-        self.name = agent.name
+        self.name = agent.wire_name
         self.limits = agent.limits
         self.guard = None
         self._agent = agent

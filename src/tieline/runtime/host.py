@@ -41,7 +41,8 @@ class Host:
         self._bus = bus
         names = list(names)
         self._unclaimed = Unclaimed(bus) if "tools" in names else None
-        self._presence = Presence(bus, (name for name in names if name in bus.pod.agents))
+        agents = [bus.pod.agents[name] for name in names if name in bus.pod.agents]
+        self._presence = Presence(bus, (agent.wire_name for agent in agents))
         # Tools have a gate of their own: a handler that runs alone waits for the tools it calls.
         handlers, tools = Gate(), Gate()
         self._cancellations = Cancellations(bus, self._stop_conversation)
@@ -120,9 +121,10 @@ def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
         raise BadDeclaration(
             f"pod {pod.name} has no {', '.join(unknown) or 'names'}; it has {', '.join(names_of(pod))}"
         )
-    wanted: dict[str, Duty] = {name: AgentDuty(bus, pod.agents[name]) for name in names if name in pod.agents}
+    agents = [pod.agents[name] for name in names if name in pod.agents]
+    wanted: dict[str, Duty] = {agent.wire_name: AgentDuty(bus, agent) for agent in agents}
     if "tools" in names:
         wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
-    wakers = {waker_name(name) for name in names if name in pod.agents}
+    wakers = {waker_name(agent.wire_name) for agent in agents}
     wanted |= {name: WakerDuty(bus, name, pod.limits) for name in wakers}
     return [(wanted[c.durable], c.stream) for c in consumers_of(pod) if c.durable in wanted]

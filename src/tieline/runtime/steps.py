@@ -28,7 +28,7 @@ class Steps(Recorder):
 
     async def publish(self, message: Message, after: float | None, conversation: str | None) -> None:
         """Publish as `Conversation.publish` promises."""
-        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+        if (agent := self.bus.pod.agent_on_bus(self.agent)) is not None:
             agent.check_publishes(type(message))
             if after:
                 agent.check_uses("delays")
@@ -76,7 +76,7 @@ class Steps(Recorder):
 
     async def ask(self, message: Message, within: float | None) -> Any:
         """The reply to ``message``, however long it takes."""
-        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+        if (agent := self.bus.pod.agent_on_bus(self.agent)) is not None:
             agent.check_publishes(type(message))
             if within is not None:
                 agent.check_uses("delays")
@@ -140,11 +140,11 @@ class Steps(Recorder):
         if tool.name not in self.bus.pod.tools:
             has = ", ".join(self.bus.pod.tools) or "none"
             raise BadPayload(f"pod {self.bus.pod.name} has no tool {tool.name!r}, nobody would run it; it has {has}")
-        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+        if (agent := self.bus.pod.agent_on_bus(self.agent)) is not None:
             agent.check_calls(tool)
 
     def _uses(self, use: Use) -> None:
-        if (agent := self.bus.pod.agents.get(self.agent)) is not None:
+        if (agent := self.bus.pod.agent_on_bus(self.agent)) is not None:
             agent.check_uses(use)
 
     async def _called(self, tool: Tool[..., Any], arguments: dict[str, Any], subject: str) -> Record:

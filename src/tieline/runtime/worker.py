@@ -190,7 +190,7 @@ class Worker:
     async def _other_version(self, attempt: Attempt) -> HandBack | None:
         """Where another version runs that recorded steps, it goes on; else this run is held against them."""
         call, steps = attempt.call, attempt.steps
-        if self._duty.name not in self._bus.pod.agents:
+        if self._bus.pod.agent_on_bus(self._duty.name) is None:
             return None
         steps.recording = await recording_of(self._bus, self._duty.name, call.id, call.origin, steps.run)
         if steps.recording is None:

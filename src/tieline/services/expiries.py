@@ -123,7 +123,7 @@ class Expiries:
         return next((n for pattern, n in self._notices.items() if subjects.covers(pattern, subject)), None)
 
     def _patience(self, agent: str) -> float:
-        declared = self._bus.pod.agents.get(agent)
+        declared = self._bus.pod.agent_on_bus(agent)
         limits = self._bus.pod.limits if declared is None else declared.limits
         return limits.timeout + limits.ack_wait
 

@@ -4,19 +4,22 @@ Nothing here deletes. What holds messages is changed in place or left alone and 
 """
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tieline import subjects
+from tieline.agent import Start
 from tieline.errors import NotApplied
 from tieline.pod import Pod
 from tieline.settings import Limits
 from tieline.stream import Source, Stream
+from tieline.wire import new_consumers
 from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.infos import consumer_infos, stream_infos
 from tieline.wire.peers import ask
 from tieline.wire.stream_copy import DENIALS, is_rebuilt, rebuild
-from tieline.wire.versions import refuse_old
+from tieline.wire.versions import newer_version, refuse_old
 
 __all__ = [
     "Change",
@@ -40,19 +43,25 @@ _MAX_DELIVER = 1000  # a far backstop: attempts are counted by us, because the s
 _MAX_ACK_PENDING = 10_000  # fleet-wide, well above all slots: sleepers and slow handlers never stop the others
 _NANO = 1_000_000_000
 _STREAM_MISSING, _STREAM_EXISTS, _CONSUMER_MISSING, _CONSUMER_EXISTS = 10059, 10058, 10014, 10148
-_FIXED = frozenset({"storage", "retention", "max_consumers", "ack_policy", "deliver_policy"})  # set at creation only
+_FIXED = frozenset({"storage", "retention", "max_consumers", "ack_policy"})  # set at creation only
 _ONE_WAY = frozenset({"allow_msg_ttl", "allow_msg_schedules", "deny_delete", "deny_purge"})  # on, never off
 _SHRINKING = frozenset({"max_age", "max_bytes", "max_msgs_per_subject"})  # lowering one deletes what no longer fits
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """One durable pull consumer that a pod declares: an agent's or a tool's hold on one stream."""
+    """One durable pull consumer that a pod declares: an agent's or a tool's hold on one stream.
+
+    ``start`` says where it begins if it does not exist yet. ``declared_as`` is its agent's name in the pod, which is
+    not the ``durable`` one after a rename; empty for tools and wakers.
+    """
 
     stream: str
     durable: str
     filters: tuple[str, ...]
     limits: Limits
+    start: Start = "stored"
+    declared_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Change:
 
     ``action``: ``create`` and ``update`` are what `apply` does; ``keep`` is left to a newer version of the pod;
     ``refuse`` cannot be done without recreating or deleting; ``extra`` is on the server and not in the pod.
+    ``stored`` is how many stored messages a consumer that is created will be given.
     """
 
     kind: Literal["stream", "consumer"]
@@ -70,6 +80,7 @@ class Change:
     have: Any
     want: Any
     why: str = ""
+    stored: int = 0
 
 
 def consumers_of(pod: Pod) -> list[Consumer]:
@@ -81,12 +92,15 @@ def consumers_of(pod: Pod) -> list[Consumer]:
         for subject in agent.filters:
             by_stream.setdefault(pod.stream_of(subject).name, []).append(subject)
         for stream, filters in by_stream.items():
-            found.append(Consumer(stream, agent.name, (*filters, *_redrive(pod, stream, agent.name)), agent.limits))
+            brought_back = [subject for name in agent.names for subject in _redrive(pod, stream, name)]
+            found.append(
+                Consumer(stream, agent.wire_name, (*filters, *brought_back), agent.limits, agent.start, agent.name)
+            )
     for tool in pod.tools.values():
         subject, durable = subjects.tool_call(tool.name), f"tool-{tool.name}"
         stream = pod.stream_of(subject).name
         found.append(Consumer(stream, durable, (subject, *_redrive(pod, stream, durable)), tool.limits))
-    for name in pod.agents:
+    for name in (agent.wire_name for agent in pod.agents.values()):
         # Answers that may come long after their asker parked; whichever process gets one brings the message back.
         kinds = tuple(subjects.step_filter(name, kind) for kind in ("ask", "human"))
         found.append(Consumer("STEP", waker_name(name), kinds, pod.limits))
@@ -160,11 +174,13 @@ def _delayed(stream: Stream) -> list[Source]:
 
 
 def _consumer_config(consumer: Consumer, metadata: Mapping[str, str]) -> Config:
+    if consumer.declared_as not in ("", consumer.durable):
+        metadata = {**metadata, new_consumers.RENAMED: consumer.declared_as}
     return {
         "durable_name": consumer.durable,
         "name": consumer.durable,
         "ack_policy": "explicit",
-        "deliver_policy": "all",
+        **new_consumers.delivery_start(consumer.start),
         "filter_subjects": list(consumer.filters),
         "ack_wait": int(consumer.limits.ack_wait * _NANO),
         "max_deliver": _MAX_DELIVER,
@@ -204,29 +220,50 @@ def _items(pod: Pod, clustered: bool) -> list[_Item]:
 async def plan(connection: Connection, pod: Pod, *, force: bool = False) -> list[Change]:
     """What `apply` would do and what it would leave, field by field; empty when the server is as declared."""
     refuse_old(connection)
+    items = _items(pod, bool(connection.server.get("cluster")))
+    await new_consumers.refuse_renames(connection, pod)
     changes: list[Change] = []
-    for item in _items(pod, bool(connection.server.get("cluster"))):
+    for item in items:
         changes += _differences(item, await _config(connection, item), force)
-    return changes + await _extra(connection, pod)
+    changes = [await _with_stored(connection, pod, change) for change in changes]
+    left_behind = await new_consumers.consumers_left_behind(connection, pod, consumers_of(pod))
+    why = "no agent of this pod has that name; `tieline apply --prune` removes it with what is left of it"
+    return changes + [
+        Change("consumer", f"{stream}/{info['name']}", "extra", "", None, None, why)
+        for stream, infos in left_behind.items()
+        for info in infos
+    ]
 
 
-async def apply(connection: Connection, pod: Pod, *, force: bool = False) -> list[Change]:
+async def apply(
+    connection: Connection,
+    pod: Pod,
+    *,
+    force: bool = False,
+    before_replay: Callable[[Change], None] = lambda _: None,
+) -> list[Change]:
     """Make the server as the pod declares, and return what was done and what was left.
 
     Idempotent; safe to run from several processes at once. Never deletes or recreates. ``force`` also changes what a
-    newer version of the pod holds, and lowers limits that make the server drop stored messages. Raises `NotApplied`
+    newer version of the pod holds, and lowers limits that make the server drop stored messages. ``before_replay`` is
+    called before a consumer is created that will be given stored messages. Raises `NotApplied`
     with the server's words when it refuses, and before anything is changed when another pod holds a consumer.
     """
     refuse_old(connection)
     items = _items(pod, bool(connection.server.get("cluster")))
     for item in items:
         _refuse_strangers(item, await _config(connection, item), pod)
+    await new_consumers.refuse_renames(connection, pod)
     done: list[Change] = []
     for item in items:
         if is_rebuilt(item.wanted) and await rebuild(connection, item.wanted):
             done.append(Change(item.kind, item.name, "update", "deny_delete", True, False, "the stream was copied"))
         have = await _config(connection, item)
         changes = _differences(item, have, force)
+        changes = [await _with_stored(connection, pod, change) for change in changes]
+        for change in changes:
+            if change.stored:
+                before_replay(change)
         if any(change.action == "create" for change in changes) and not await _create(connection, item):
             have = await _config(connection, item)  # another process made it in between: now it is an update
             changes = _differences(item, have, force)
@@ -253,8 +290,10 @@ def _differences(item: _Item, have: Config | None, force: bool) -> list[Change]:
     if have is None:
         return [Change(item.kind, item.name, "create", "", None, item.wanted)]
     changes = []
-    newer = _newer_version(have, item.wanted)
+    newer = newer_version(have, item.wanted)
     for field, want in item.wanted.items():
+        if field in new_consumers.CREATION_ONLY:
+            continue
         now = _comparable(field, have, item.wanted)
         if now == _comparable(field, item.wanted, item.wanted):
             continue
@@ -299,20 +338,6 @@ def _comparable(field: str, config: Config, wanted: Config) -> Any:
             return value or None  # the server leaves out what is off or zero
 
 
-def _newer_version(have: Config, wanted: Config) -> str:
-    """The version of the same pod that made it, where newer: this one must not undo what that one needs. Else empty."""
-    notes = have.get("metadata") or {}
-    for key, version in wanted["metadata"].items():
-        made_by = str(notes.get(key, ""))
-        if key.startswith("tieline.version.") and _ordered(made_by) > _ordered(version):
-            return made_by
-    return ""
-
-
-def _ordered(version: str) -> tuple[tuple[int, int, str], ...]:
-    return tuple((1, int(p), "") if p.isdigit() else (0, 0, p) for p in version.replace("-", ".").split("."))
-
-
 def _refuse_strangers(item: _Item, have: Config | None, pod: Pod) -> None:
     owner = ((have or {}).get("metadata") or {}).get("tieline.pod", pod.name)
     if item.kind == "consumer" and owner != pod.name:
@@ -324,8 +349,11 @@ def _refuse_strangers(item: _Item, have: Config | None, pod: Pod) -> None:
 
 async def _create(connection: Connection, item: _Item) -> bool:
     """False where somebody else made it first, differently."""
-    body = item.wanted if not item.durable else {"stream_name": item.stream, "config": item.wanted, "action": "create"}
+    body = item.wanted
     try:
+        if item.durable:
+            config = await new_consumers.beginning(connection, item.stream, item.wanted)
+            body = {"stream_name": item.stream, "config": config, "action": "create"}
         await ask(connection, item.endpoint("CREATE"), body)
     except ApiError as error:
         if error.err_code in (_STREAM_EXISTS, _CONSUMER_EXISTS):
@@ -356,43 +384,14 @@ async def _update(connection: Connection, item: _Item, have: Config, changes: li
         raise NotApplied(f"{item.kind} {item.name} may not be changed, apply again: {silence}") from silence
 
 
-async def _extra(connection: Connection, pod: Pod) -> list[Change]:
-    """Consumers that this pod made once and no longer declares: they hold up nothing, but nobody pulls them."""
-    declared = {(consumer.stream, consumer.durable) for consumer in consumers_of(pod)}
-    extra = []
-    for stream in pod.streams:
-        for info in await consumer_infos(connection, stream):
-            mine = (info["config"].get("metadata") or {}).get("tieline.pod") == pod.name
-            if mine and (stream, info["name"]) not in declared:
-                why = "no agent of this pod has that name; remove it by hand when its work is done"
-                extra.append(Change("consumer", f"{stream}/{info['name']}", "extra", "", None, None, why))
-    return extra
-
-
-async def stream_infos(connection: Connection) -> dict[str, dict[str, Any]]:
-    """What the server knows of every stream of the account, by name; those without a leader do not answer."""
-    found: dict[str, dict[str, Any]] = {}
-    offset = 0  # counts those that do not answer too: by what was found alone, their page would be asked for for ever
-    while True:
-        answer = await connection.api("STREAM.LIST", {"offset": offset})
-        page = answer.get("streams") or []
-        found |= {info["config"]["name"]: info for info in page}
-        offset += len(page) + len(answer.get("missing") or ())
-        if not page or offset >= int(answer.get("total", 0)):
-            return found
-
-
-async def consumer_infos(connection: Connection, stream: str) -> list[dict[str, Any]]:
-    """What the server knows of every consumer of a stream; empty where there is no such stream."""
-    found: list[dict[str, Any]] = []
-    while True:
-        try:
-            answer = await connection.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
-        except ApiError as error:
-            if error.err_code == _STREAM_MISSING:
-                return []
-            raise
-        page = answer.get("consumers") or []
-        found += page
-        if not page or len(found) >= int(answer.get("total", 0)):
-            return found
+async def _with_stored(connection: Connection, pod: Pod, change: Change) -> Change:
+    """A consumer that would be created, with how many stored messages it would be given, and how to avoid that."""
+    stream, _, durable = change.name.partition("/")
+    if change.action != "create" or not durable or is_waker(durable):
+        return change
+    stored = await new_consumers.stored_for(connection, stream, change.want)
+    if not stored:
+        return change
+    left_behind = await new_consumers.consumers_left_behind(connection, pod, consumers_of(pod))
+    why = new_consumers.explain_stored(stored, change.want, left_behind.get(stream, ()))
+    return replace(change, stored=stored, why=why)

@@ -5,7 +5,7 @@ from tieline.deploy.kubernetes.parts import Manifest, manifest, metadata
 from tieline.deploy.process import may_scale
 from tieline.deploy.site import MONITOR, Site
 from tieline.services.supervisor import Process
-from tieline.wire.topology import agent_of, consumers_of
+from tieline.wire.topology import agent_of, consumers_of, is_waker
 
 __all__ = ["scaling"]
 
@@ -41,16 +41,16 @@ def _triggers(site: Site, namespace: str, process: Process) -> list[Manifest]:
     """Its consumers' backlogs, what runs included. An agent's waker has none to speak of."""
     found = []
     for consumer in consumers_of(site.pod):
-        owner = "tools" if consumer.durable.startswith("tool-") else agent_of(consumer.durable)
-        if owner != process.name or consumer.durable.endswith("-waker"):
+        agent = site.pod.agent_on_bus(agent_of(consumer.durable))
+        owner = "tools" if agent is None else agent.name
+        if owner != process.name or is_waker(consumer.durable):
             continue
-        where = site.pod.agents.get(owner) or site.pod.tools[consumer.durable.removeprefix("tool-")]
         asked = {
             "natsServerMonitoringEndpoint": f"{HEADLESS}.{namespace}.svc.cluster.local:{MONITOR}",
             "account": site.account,
             "stream": consumer.stream,
             "consumer": consumer.durable,
-            "lagThreshold": str(where.limits.concurrency * _FULL),
+            "lagThreshold": str(consumer.limits.concurrency * _FULL),
         }
         found.append({"type": "nats-jetstream", "metadata": asked})
     return found
