@@ -42,6 +42,6 @@ def carried(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def count_in(headers: Mapping[str, str], name: str) -> int:
-    """The number that a header carries; 0 where it is missing, or no number."""
+    """The number that a header carries, below a million; 0 where it is missing, or is not one."""
     text = headers.get(name, "")
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0

@@ -156,8 +156,11 @@ async def test_labels_are_bounded_whatever_facts_say(nats_url: str) -> None:
             {"fact": "published", **who, **place, "tries": "many"},
             {"fact": "settled", **who, "stream": "CALL_INTENT", "subject": f"call.intent.{mark}", "outcome": mark},
             {"fact": "settled", **who, "by": "worker", "stream": "CALL_INTENT", "subject": mark, "outcome": "dead"},
-            {"fact": "stepped", **who, "by": "worker", "kind": "tool", "name": mark, "took": float("nan")},
-            {"fact": "stepped", **who, "kind": mark, "name": mark, "ok": mark, "took": -5},
+            {"fact": "stepped", **who, "by": "worker", "kind": "tool", "name": mark, "took": 1e17},
+            {"fact": "stepped", **who, "kind": mark, "name": mark, "ok": mark, "took": 5},
+            {"fact": "stepped", **who, "kind": mark, "name": mark, "ok": mark, "took": -5},  # no fact at all
+            {"fact": "unreadable", "kind": mark, "count": 10**400, "by": mark},
+            {"fact": "unreadable", "kind": mark, "count": 2, "by": mark},
             {"fact": "modelused", **who, "model": f"m{number}", "inputTokens": 10**400, "cost": -1},
             {"fact": "modelused", **who, "by": "worker", "model": f"m {mark}", "cost": float("inf")},
             {"fact": "switched", **who, "tool": mark, "state": mark},
@@ -184,6 +187,7 @@ async def test_labels_are_bounded_whatever_facts_say(nats_url: str) -> None:
             text = await page(url) + await page(restricted)
     assert _MARK not in text
     assert every.of("tieline_steps_total", agent="(other)") == 60
+    assert every.of("tieline_unreadable_total", kind="(other)") == 120
     assert every.of("tieline_dead_letters", agent="(other)", cause="(other)") == 1
     assert len(every.all("tieline_model_requests_total")) <= 34  # 32 names and the others, for each agent
     assert max(len(every.all(name)) for name in every.names) < 700  # buckets of models: 34 series of 17

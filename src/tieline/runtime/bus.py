@@ -19,6 +19,7 @@ from tieline.facts import Fact, Observer, Published
 from tieline.messages import Message, binding_of
 from tieline.partial import Partial
 from tieline.pod import Pod
+from tieline.records.reading import read_timestamp
 from tieline.runtime.aside import Aside
 from tieline.runtime.audit import Audit
 from tieline.runtime.trust import Trust
@@ -272,13 +273,7 @@ def whole_seconds(ttl: float) -> str:
 
 def deadline_in(headers: Mapping[str, str]) -> float | None:
     """The deadline a message carries, in seconds since 1970; None where it has none or it cannot be read."""
-    text = headers.get(names.DEADLINE)
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
+    return read_timestamp(headers.get(names.DEADLINE))
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ next places and waits for them.
 """
 
 import asyncio
-import json
 import time
 from collections import deque
 
@@ -13,6 +12,7 @@ from tieline import headers as names
 from tieline import subjects
 from tieline.codec import to_json
 from tieline.errors import NotAccepted, Unsettled
+from tieline.records.reading import read_digits, read_number, read_object
 from tieline.runtime.bus import Bus
 from tieline.settings import Rate
 from tieline.wire.connection import NoAnswer, headers_of
@@ -23,6 +23,7 @@ _STREAM = "RATE"
 _OVERTAKEN = 10071  # wrong last sequence
 _AHEAD = 0.1  # seconds of places taken at once: more would wait here while another process has calls
 _PAUSE = 0.001
+_FURTHEST = 86_400.0  # seconds from now; a free place beyond it is not one that a process of a pod took
 
 
 class Ration:
@@ -90,5 +91,9 @@ class Ration:
         if reply.status is not None:
             self._revision, self._next = 0, 0.0  # too old, or a new server
             return
-        self._revision = int(headers_of(reply)["Nats-Sequence"])
-        self._next = float(json.loads(reply.payload)["next"])
+        self._revision = read_digits(headers_of(reply).get("Nats-Sequence")) or 0
+        record = read_object(reply.payload) or {}
+        free = read_number(record.get("next"), least=0.0, most=time.time() + _FURTHEST)
+        if free is None:
+            self._bus.connection.unreadable.skip("record", self._subject, _STREAM, self._revision)
+        self._next = free or 0.0

@@ -1,7 +1,6 @@
 """A conversation's state: one record on a subject of its own, written by compare-and-set."""
 
 import asyncio
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest, to_json
 from tieline.errors import Conflict, NotAccepted, Unsettled
+from tieline.records.reading import read_digits, read_object
 from tieline.runtime.bus import Bus, whole_seconds
 from tieline.wire.connection import NoAnswer, headers_of
 
@@ -34,16 +34,23 @@ class Kept:
 
 
 async def read(bus: Bus, conversation: str) -> Kept:
-    """The state of a conversation. `Unsettled` where its stream does not answer."""
+    """The state of a conversation. `Unsettled` where its stream does not answer.
+
+    A record that cannot be read counts as none: the next update replaces it.
+    """
     try:
         reply = await bus.connection.request(f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.state(conversation)}")
     except NoAnswer as silence:
         raise Unsettled(f"the state of conversation {conversation} is out of reach: {silence}") from silence
     if reply.status is not None:
         return Kept(None, 0, ())
-    record = json.loads(reply.payload) if reply.payload else {}
-    revision = int(headers_of(reply).get("Nats-Sequence", "0"))
-    return Kept(record.get("value"), revision, tuple(record.get("writes", ())))
+    revision = read_digits(headers_of(reply).get("Nats-Sequence")) or 0
+    record = read_object(reply.payload) if reply.payload else {}
+    if record is None:
+        bus.connection.unreadable.skip("state", subjects.state(conversation), _STREAM, revision)
+        return Kept(None, revision, ())
+    writes = record.get("writes")
+    return Kept(record.get("value"), revision, tuple(map(str, writes)) if isinstance(writes, list) else ())
 
 
 async def update(bus: Bus, conversation: str, change: Callable[[Any], Any], key: str, ttl: float | None) -> Any:

@@ -10,6 +10,7 @@ from tieline.codec import digest
 from tieline.errors import BadSettings, Unsettled
 from tieline.outcomes import Cause, Refuse
 from tieline.pod import Pod
+from tieline.records.reading import read_number
 from tieline.settings import Settings
 from tieline.wire.connection import Connection, NoAnswer
 from tieline.wire.credentials import read_credentials, verified
@@ -147,6 +148,6 @@ class Trust:
             side = nats.get("pub") or {}
             deny = tuple(map(str, side.get("deny") or ()))
             allow = tuple(map(str, side.get("allow") or (() if deny else (">",))))
-            return _Sender(str(claims.get("name", user)), claims.get("exp"), allow, deny)
-        except (ValueError, LookupError, TypeError, AttributeError):
+            return _Sender(str(claims.get("name", user)), read_number(claims.get("exp")), allow, deny)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None

@@ -9,16 +9,17 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Any
 
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.errors import NotAccepted, Unreachable, Unsettled
 from tieline.outcomes import Cause
+from tieline.records.reading import LARGEST_INTEGER, read_digits, read_timestamp
 from tieline.runtime.attempt import conversation_of
 from tieline.runtime.bus import Bus
 from tieline.wire.connection import ApiError, NoAnswer, Received, headers_of
+from tieline.wire.parsing import escape_subject
 from tieline.wire.topology import consumer_infos
 
 __all__ = ["Unclaimed"]
@@ -88,15 +89,16 @@ class Unclaimed:
                 if _stored(received) > time.time() - _GRACE:
                     return
                 yield received
-                after = int(headers_of(received)["Nats-Sequence"])
+                after = _seq(received)
             if len(page) < _BATCH:
                 return
 
     async def _refuse(self, stream: str, subject: str, received: Received) -> None:
         """In this order: a crash in between repeats what was done, under the same ids. Removed first, it were lost."""
-        bus, name = self._bus, subject.rpartition(".")[2]
+        bus, subject = self._bus, escape_subject(subject.encode()).decode()
+        name = subject.rpartition(".")[2]
         headers = headers_of(received)
-        seq = int(headers["Nats-Sequence"])
+        seq = _seq(received)
         origin = headers.get(names.ORIGIN) or f"{stream}-{seq}-{int(_stored(received) * 1000):x}"
         conversation = conversation_of(headers, received.payload) or f"o-{origin}"
         cause = Cause("unknown", f"there is no tool {name!r}: no pod declares it, or the one that does is not applied")
@@ -133,4 +135,8 @@ def _told(cause: Cause, tool: str, version: str) -> dict[str, Any]:
 
 def _stored(received: Received) -> float:
     """Seconds since 1970."""
-    return datetime.fromisoformat(headers_of(received)["Nats-Time-Stamp"]).timestamp()
+    return read_timestamp(headers_of(received).get("Nats-Time-Stamp")) or 0.0
+
+
+def _seq(received: Received) -> int:
+    return read_digits(headers_of(received).get("Nats-Sequence")) or LARGEST_INTEGER - 1

@@ -45,7 +45,7 @@ class Recording:
     @property
     def versions(self) -> list[str]:
         """The other versions that recorded, the latest first."""
-        latest = sorted(self._steps.values(), key=lambda record: float(record.get("at", 0.0)), reverse=True)
+        latest = sorted(self._steps.values(), key=lambda record: record.get("at", 0.0), reverse=True)
         recorded = dict.fromkeys(str(record["version"]) for record in latest if "version" in record)
         return [version for version in recorded if version != self._mine]
 

@@ -6,13 +6,14 @@ import time
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
-from tieline.errors import ObjectGone
+from tieline.errors import NotAccepted, ObjectGone, Unconfirmed
+from tieline.records.dead_letters import read_dead_letter
 from tieline.runtime.aside import cancelled_why
 from tieline.runtime.bus import Bus
 from tieline.runtime.park import bring_back
 from tieline.services.questions import whoever
 from tieline.wire.feed import Feed
-from tieline.wire.journal import Record, record_in
+from tieline.wire.journal import Record
 
 __all__ = ["cancel"]
 
@@ -56,7 +57,9 @@ async def _wake(bus: Bus, conversation: str) -> int:
             aside = (await bus.journal.read([subject]))[subject]
             await bring_back(bus, aside, cancelled_why(agent, message))
             woken += 1
-        except (ObjectGone, KeyError) as gone:
+        except Unconfirmed:
+            raise
+        except (ObjectGone, NotAccepted, LookupError, TypeError, ValueError) as gone:  # not a park record of ours
             log.warning("%s cannot be brought back: %s", subject, gone)
     return woken
 
@@ -66,6 +69,6 @@ async def _dead(bus: Bus, conversation: str) -> set[tuple[str, str]]:
     found = set()
     async for letter in Feed(bus.connection, "DLQ", ["DLQ.>"], start=1, to_end=True, headers_only=True):
         if letter.headers.get(names.CONVERSATION) == subjects.token(conversation):
-            told = record_in(letter.headers.get(names.DEAD, "").encode())
+            told = read_dead_letter(letter.headers.get(names.DEAD)) or {}
             found.add((str(told.get("agent")), digest(letter.origin, letter.headers.get(names.RUN, ""))))
     return found

@@ -1,6 +1,5 @@
 """Conversations at a glance: one pass over the facts, beside what the journal says of questions and cancellations."""
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from tieline import subjects
 from tieline.codec import digest
+from tieline.records.facts import read_fact
 from tieline.services.questions import Board, Question, open_questions
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
@@ -238,7 +238,7 @@ async def conversations(
     before = await Consumers.now(connection)
     tallies: OrderedDict[str, Tally] = OrderedDict()
     async for delivery in Feed(connection, "CALL_AUDIT", ["call.audit.*"], start=since or 1, to_end=True):
-        _count(tallies, delivery, before)
+        _count(connection, tallies, delivery, before)
     for token, asked in board.questions.items():
         if token not in tallies and since is None:  # older than the facts
             tallies[token] = Tally(asked[0].conversation, asked[0].asked)
@@ -255,10 +255,13 @@ async def conversations(
     return found
 
 
-def _count(tallies: OrderedDict[str, Tally], delivery: Delivery, consumers: Consumers) -> None:
+def _count(connection: Connection, tallies: OrderedDict[str, Tally], delivery: Delivery, consumers: Consumers) -> None:
     fact = fact_in(delivery)
     if fact is None:
+        connection.unreadable.skip("fact", delivery.subject, delivery.stream, delivery.seq)
         return
+    if fact["fact"] == "unreadable":
+        return  # about records, not about a conversation
     token = delivery.subject.rpartition(".")[2]
     tally = tallies.get(token)
     if tally is None:
@@ -277,8 +280,4 @@ def is_waking(fact: Fact) -> bool:
 
 def fact_in(delivery: Delivery) -> dict[str, Any] | None:
     """The fact that a delivery of CALL_AUDIT carries; None for what somebody else put there."""
-    try:
-        fact = json.loads(delivery.payload)
-    except (ValueError, RecursionError):
-        return None
-    return fact if isinstance(fact, dict) and isinstance(fact.get("at", 0.0), int | float) else None
+    return read_fact(delivery.payload)

@@ -4,6 +4,10 @@ Such a consumer leaves a message to the server, which stops delivering it after 
 consumer terminates it, and says so once, in an advisory. The stream ADVISORY keeps those. An advisory is lazy (with
 nobody pulling it is not sent: a probe pull, which takes no message, makes the server send it) and lossy (a server that
 dies sends none: on work queues a sweep finds what was left behind).
+
+The server sends the same advisory, MSG_TERMINATED, when it removes a message that a consumer was given and has not
+acknowledged: its TTL or its age ended, or somebody deleted it. Nobody gave up on such a message. It is not a dead
+letter: its handler may still finish, and the accountant decides from facts and records whether it did or expired.
 """
 
 import asyncio
@@ -11,14 +15,15 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.errors import ConsumerGone, NotAccepted
+from tieline.records.reading import read_header, read_integer, read_name, read_object, read_text, read_timestamp
 from tieline.runtime.bus import Bus
-from tieline.services.letters.reading import STREAM, Selection, letters
+from tieline.services.letters.burials import Burials
+from tieline.services.letters.reading import STREAM
 from tieline.services.stopping import until_stopped
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.consumer import PullConsumer
@@ -42,11 +47,15 @@ _CONSUMER_MISSING = frozenset({10014, 10059})
 _SWEPT = 256  # messages of one consumer in one look
 _PROBE = json.dumps({"batch": 1, "no_wait": True, "max_bytes": 1}).encode()  # no message is as small: none is taken
 _OURS = frozenset({STREAM, _ADVISORIES})  # what is dead there is in DLQ already, or tells of what is
+_REMOVED = "Unacknowledged message was deleted"  # the server's reason for a message that it removed itself
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """What the server says, or the sweep found: ``consumer`` will not get message ``seq`` of ``stream`` again."""
+    """What the server says, or the sweep found: ``consumer`` will not get message ``seq`` of ``stream`` again.
+
+    ``client_reason`` is what an advisory gives as the reason of the client that terminated the message, if anything.
+    """
 
     stream: str
     consumer: str
@@ -55,6 +64,7 @@ class _Death:
     reason: str
     deliveries: int | None
     at: float
+    client_reason: str = ""
 
 
 class DeadLetters:
@@ -63,6 +73,7 @@ class DeadLetters:
     def __init__(self, bus: Bus, every: float = _EVERY) -> None:
         self._bus = bus
         self._every = every
+        self._burials = Burials(bus.connection)
         self._suspects: set[tuple[str, str, int]] = set()  # found by the last sweep
 
     async def work(self) -> None:
@@ -103,7 +114,9 @@ class DeadLetters:
     async def _advised(self, advisory: Delivery) -> None:
         """In this order: the letter, then the advisory's acknowledgement. A crash in between repeats the letter, which
         the server drops by its id, or which is found in DLQ where the id may be forgotten."""
-        death = _told_by(advisory)
+        death = _read_advisory(advisory)
+        if death is None:
+            self._bus.connection.unreadable.skip("advisory", advisory.subject, advisory.stream, advisory.seq)
         try:
             if death is not None:
                 await self._bury(death)
@@ -175,8 +188,13 @@ class DeadLetters:
         connection = self._bus.connection
         message = await stored_message(connection, death.stream, death.seq)
         own = await self._is_ours(death)
+        if message is None and death.client_reason in (_REMOVED, *([""] if own else [])):
+            log.info(
+                "message %d of %s is gone; consumer %s did not give it up", death.seq, death.stream, death.consumer
+            )
+            return
         unsure = own or message is None or time.time() - death.at > _REMEMBERED  # whether the id tells a repeat
-        if unsure and await self._is_buried(death):
+        if unsure and await self._burials.has(death.consumer, death.stream, death.seq, death.at):
             return
         await self._write(death, message, own)
         if message is not None and await self._is_queue(death.stream):
@@ -193,8 +211,8 @@ class DeadLetters:
         unique = codec.digest("dead", death.consumer, origin, sent.get(names.RUN, ""), sent.get(names.REDRIVEN, ""))
         payload = b"" if message is None else message.payload
         conversation = codec.conversation_in(payload) or f"o-{origin}"
-        headers = {names.CONVERSATION: subjects.token(conversation)} | _clean(names.carried(sent))
-        headers |= {names.MSG_ID: unique, names.ORIGIN: _plain(origin), names.DEAD: json.dumps(told)}
+        headers = {names.CONVERSATION: subjects.token(conversation)} | names.carried(sent)
+        headers |= {names.MSG_ID: unique, names.ORIGIN: read_header(origin), names.DEAD: json.dumps(told)}
         if not self._bus.publisher.fits(payload, headers):
             told["payload"] = f"not carried, too large beside its cause: message {death.seq} of {death.stream}"
             payload, headers[names.DEAD] = b"", json.dumps(told)
@@ -202,13 +220,6 @@ class DeadLetters:
         ack = await self._bus.publisher.publish(subject, payload, headers)
         if not ack.duplicate:
             log.warning("consumer %s of %s dead letter: %s", death.consumer, death.stream, death.reason)
-
-    async def _is_buried(self, death: _Death) -> bool:
-        """Whether DLQ has a letter of this message and consumer already."""
-        async for letter in letters(self._bus.connection, Selection(agent=death.consumer), headers_only=True):
-            if (letter.told.get("stream"), letter.told.get("seq")) == (death.stream, death.seq):
-                return True
-        return False
 
     async def _is_ours(self, death: _Death) -> bool:
         try:
@@ -229,19 +240,18 @@ async def run(bus: Bus, stop: asyncio.Event) -> None:
     await until_stopped(DeadLetters(bus).work(), bus.connection, stop)
 
 
-def _told_by(advisory: Delivery) -> _Death | None:
-    """What an advisory says; None for what is none. Anybody who may publish there can have written it."""
-    try:
-        said = json.loads(advisory.payload)
-        stream, consumer, seq = str(said["stream"]), str(said["consumer"]), int(said["stream_seq"])
-        deliveries = int(said.get("deliveries") or 0)
-        at = datetime.fromisoformat(said["timestamp"]).timestamp()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("%s %d is no advisory: %s", advisory.subject, advisory.seq, type(error).__name__)
+def _read_advisory(advisory: Delivery) -> _Death | None:
+    """What an advisory says; None where it cannot be read. Anybody who may publish there can have written it."""
+    said = read_object(advisory.payload) or {}
+    stream, consumer = read_name(said.get("stream")), read_name(said.get("consumer"))
+    seq, at = read_integer(said.get("stream_seq"), least=1), read_timestamp(said.get("timestamp"))
+    deliveries = read_integer(said.get("deliveries", 0))
+    if stream is None or consumer is None or seq is None or at is None or deliveries is None:
         return None
     if ".MSG_TERMINATED." in advisory.subject:
-        reason = f"consumer {consumer} terminated it: {said.get('reason') or 'it gave no reason'}"
-        return _Death(stream, consumer, seq, "terminated", reason, deliveries, at)
+        given = read_text(said.get("reason"))
+        reason = f"consumer {consumer} terminated it: {given or 'it gave no reason'}"
+        return _Death(stream, consumer, seq, "terminated", reason, deliveries, at, given)
     reason = f"consumer {consumer} did not acknowledge it in {deliveries} deliveries (its max_deliver)"
     return _Death(stream, consumer, seq, "exhausted", reason, deliveries, at)
 
@@ -277,12 +287,3 @@ def _is_foreign(info: dict[str, Any]) -> bool:
 
 def _limit(info: dict[str, Any]) -> Any:
     return info["config"].get("max_deliver", -1)
-
-
-def _plain(value: str) -> str:
-    return " ".join(value.encode(errors="replace").decode().split())
-
-
-def _clean(headers: dict[str, str]) -> dict[str, str]:
-    """Headers as they can be sent again: other clients do send line breaks, and bytes that are no text."""
-    return {name: _plain(value) for name, value in headers.items()}

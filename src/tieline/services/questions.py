@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tieline import codec, subjects
+from tieline.records.reading import read_time
 from tieline.runtime.bus import Bus
 from tieline.wire.connection import Connection
 from tieline.wire.feed import Feed
@@ -121,6 +122,6 @@ def _question(subject: str, record: Record, stored: float) -> Question:
         text=str(record.get("question", "")),
         schema=schema if isinstance(schema := record.get("schema"), dict) else {},
         asked=stored,
-        until=float(until) if isinstance(until, int | float) else None,
+        until=read_time(until),
         step=subjects.step_sibling(subject, "human"),
     )

@@ -12,6 +12,8 @@ from tieline import subjects
 from tieline.codec import digest
 from tieline.messages import binding_of
 from tieline.pod import Pod
+from tieline.records.dead_letters import read_dead_letter
+from tieline.records.reading import read_number
 from tieline.services.conversations import Consumers, Summary, Tally, fact_in, is_waking
 from tieline.services.questions import Board
 from tieline.wire.connection import Connection
@@ -21,6 +23,7 @@ from tieline.wire.journal import Record, record_in
 __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
 _BEFORE = 1e-6  # seconds
+_MOST_VANISHED = 100  # attempts before one that are shown although nothing but their number is known
 
 type Kind = Literal[
     "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
@@ -105,7 +108,7 @@ async def _dead_letters(connection: Connection, token: str) -> list[tuple[Record
     found: list[tuple[Record, float]] = []
     async for letter in Feed(connection, "DLQ", ["DLQ.>"], start=1, to_end=True, headers_only=True):
         if letter.headers.get(names.CONVERSATION) == token:
-            told = record_in(letter.headers.get(names.DEAD, "").encode())
+            told = read_dead_letter(letter.headers.get(names.DEAD)) or {}
             found.append(({**told, "letter": letter.seq}, letter.stored))
     return found
 
@@ -187,9 +190,9 @@ class _Telling:
         return Entry(fact["at"], "published", str(fact.get("by") or "(outside)"), what, None, told)
 
     def _start(self, fact: Mapping[str, Any], was_parked: bool) -> Iterator[Entry]:
-        by, number = str(fact.get("by")), int(fact.get("attempt") or 1)
+        by, number = str(fact.get("by")), fact.get("attempt") or 1
         message = digest(str(fact.get("origin")), "")
-        for earlier in range(1, number):
+        for earlier in range(max(1, number - _MOST_VANISHED), number):
             if not self._ended(by, message, earlier):
                 self._told_attempts.add((by, message, earlier, True))
                 what = f"{fact.get('subject')}: attempt {earlier} left no word: its process died"
@@ -205,7 +208,7 @@ class _Telling:
         return any(s.split(".")[1] == by and s.endswith(f".attempt.{ends}") for s in self._records)
 
     def _settlement(self, fact: Mapping[str, Any]) -> Entry:
-        by, number = str(fact.get("by")), int(fact.get("attempt") or 1)
+        by, number = str(fact.get("by")), fact.get("attempt") or 1
         self._told_attempts.add((by, digest(str(fact.get("origin")), ""), number, True))
         why = f": {fact['reason']}" if fact.get("reason") else ""
         what = f"{fact.get('subject')}: attempt {number} {fact.get('outcome')}{why}"
@@ -257,7 +260,7 @@ class _Telling:
             )
 
     def _attempt(self, agent: str, key: str, record: Record, at: float) -> Iterator[Entry]:
-        message, number, ended = key[:_DIGEST], int(record.get("n") or 0), key.endswith("-end")
+        message, number, ended = key[:_DIGEST], record.get("n") or 0, key.endswith("-end")
         if (agent, message, number, ended) in self._told_attempts:
             return
         if not ended:
@@ -303,4 +306,4 @@ def _in_words(told: Mapping[str, Any]) -> str:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return read_number(value)

@@ -19,13 +19,15 @@ from tieline.wire.credentials import read_credentials
 from tieline.wire.parsing import MAX_CONTROL_LINE, read_any_subject
 from tieline.wire.unreadable import Unreadable
 
-__all__ = ["ApiError", "Connection", "Forbidden", "Listening", "NoAnswer", "Received", "headers_of"]
+__all__ = ["ApiError", "Connection", "Forbidden", "Listening", "NoAnswer", "Received", "Unsendable", "headers_of"]
 
 log = logging.getLogger("tieline.connection")
 
 type Received = natsio.Msg
 
 _API = "$JS.API."
+_STORED_IN = "Nats-Stream"
+_OF_THE_SERVER = (_STORED_IN, "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp")
 _NO_LEADER = 10008  # "JetStream system temporarily unavailable": the servers have no leader for now
 _RECONNECT_FIRST = 0.1  # seconds; a restarted server is met within this and the jitter
 _RECONNECT_LAST = 2.0
@@ -34,13 +36,26 @@ _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "(
 
 
 def headers_of(received: Received) -> dict[str, str]:
-    """The headers of a message, fit to be sent again; empty where it has none. The first value of each name counts."""
+    """The headers of a message, fit to be sent again; empty where it has none. The first value of each name counts.
+
+    Of the headers that the server adds to what it reads from a stream, the last one counts: the sender may have written
+    some of the same name.
+    """
     headers = received.headers
-    return {} if headers is None else {name: read_header(headers[name]) for name in headers}
+    if headers is None:
+        return {}
+    found = {name: read_header(headers[name]) for name in headers}
+    if _STORED_IN in found:
+        found |= {name: headers.get_all(name)[-1] for name in _OF_THE_SERVER if name in headers}
+    return found
 
 
 class NoAnswer(Exception):
     """A request got no reply in time, or nobody listens. Not a "no": what was asked may still happen."""
+
+
+class Unsendable(NoAnswer):
+    """The request cannot be sent: its subject or a header is not one that NATS carries. It will never happen."""
 
 
 class Forbidden(NoAnswer):
@@ -202,6 +217,8 @@ class Connection:
         except (natsio.NoRespondersError, natsio.TimeoutError, natsio.ReconnectBufExceededError) as error:
             self.alone.unanswered()
             raise NoAnswer(str(error)) from error
+        except (natsio.ConfigError, natsio.BadHeadersError, UnicodeError) as error:
+            raise Unsendable(f"{read_text(subject, 200)}: {error}") from error
         if not subject.startswith(_API):
             self.alone.answered()
         return reply

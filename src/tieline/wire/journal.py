@@ -14,6 +14,8 @@ from typing import Any
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.errors import NotAccepted, ObjectGone, Unreachable, Unsettled
+from tieline.records.journal import UNREADABLE, read_record
+from tieline.records.reading import read_digits, read_integer
 from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
 from tieline.wire.objects import Objects
 from tieline.wire.publisher import Publisher
@@ -76,7 +78,7 @@ class Journal:
 
     async def glance(self, wanted: Iterable[str]) -> dict[str, Record]:
         """Like `read`, but large records come without what makes them large."""
-        return {subject: record_in(received.payload) for subject, received in (await self._stored(wanted)).items()}
+        return {subject: self._record(received) for subject, received in (await self._stored(wanted)).items()}
 
     async def subjects(self, pattern: str) -> list[str]:
         """Where there are records, among all that ``pattern`` matches. `Unsettled` when the server does not say."""
@@ -92,7 +94,7 @@ class Journal:
                 raise Unsettled(f"the journal (stream {_STREAM}) is being made again and is not whole yet")
             page = list(info["state"].get("subjects") or ())
             found += page
-            if not page or len(found) >= int(info.get("total", 0)):
+            if not page or len(found) >= (read_integer(info.get("total")) or 0):
                 return found
 
     async def newer(self, stream: str, pattern: str, after: int) -> tuple[dict[str, Record], int]:
@@ -106,8 +108,8 @@ class Journal:
         except NoAnswer as silence:
             raise Unsettled(f"the stream {stream} does not answer: {silence}") from silence
         found = [(headers_of(reply), reply.payload) for reply in replies if reply.status is None]
-        records = {told["Nats-Subject"]: record_in(payload) for told, payload in found}
-        return records, max((int(told["Nats-Sequence"]) for told, _ in found), default=after)
+        records = {told.get("Nats-Subject", ""): record_in(payload) for told, payload in found}
+        return records, max((read_digits(told.get("Nats-Sequence")) or after for told, _ in found), default=after)
 
     async def _stored(self, wanted: Iterable[str]) -> dict[str, Received]:
         found: dict[str, Received] = {}
@@ -119,7 +121,15 @@ class Journal:
 
     async def _whole(self, received: Received) -> Record:
         reference = headers_of(received).get(names.OBJECT)
-        return record_in(received.payload if reference is None else await self._objects.get(reference))
+        return self._record(received, None if reference is None else await self._objects.get(reference))
+
+    def _record(self, received: Received, content: bytes | None = None) -> Record:
+        record = read_record(received.payload if content is None else content)
+        if record is None:
+            told = headers_of(received)
+            seq = read_digits(told.get("Nats-Sequence")) or 0
+            self._connection.unreadable.skip("record", told.get("Nats-Subject", received.subject), _STREAM, seq)
+        return record or UNREADABLE
 
     async def _patiently(self, wanted: list[str]) -> list[Received]:
         loop = asyncio.get_running_loop()
@@ -182,7 +192,7 @@ class Journal:
         headers = headers_of(received)
         subject = headers.get("Nats-Subject", "")
         if names.OBJECT not in headers:
-            self._arrived(subject, record_in(received.payload))
+            self._arrived(subject, self._record(received))
         elif subject in self._awaited:
             fetching = asyncio.create_task(self._fetch(subject, received), name="tieline-journal-fetch")
             self._fetching.add(fetching)
@@ -228,8 +238,4 @@ class Journal:
 
 def record_in(payload: bytes) -> Record:
     """A record as anyone may have written it: what is not a JSON object reads as a failed step, not as an exception."""
-    try:
-        record = json.loads(payload)
-    except (ValueError, RecursionError):
-        record = None
-    return record if isinstance(record, dict) else {"ok": False, "cause": "invalid", "reason": "not a JSON object"}
+    return read_record(payload) or UNREADABLE

@@ -15,13 +15,13 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest, to_json
 from tieline.errors import BadPayload, NotAccepted, ObjectGone, Unconfirmed, Unreachable, Unsettled
+from tieline.records.reading import LARGEST_INTEGER, read_digits, read_integer, read_object, read_text, read_timestamp
 from tieline.wire.connection import ApiError, Connection, NoAnswer, Received, headers_of
 from tieline.wire.publisher import Publisher
 
@@ -39,7 +39,8 @@ _AGAIN = 86_400.0  # seconds that a stored object is referred to again; the buck
 _PATIENCE = 30.0  # seconds without a leader before a read gives up
 _PAUSE = 0.5
 _OVERTAKEN = 10071  # wrong last sequence: somebody stored the same content at the same time
-_REFERENCE = re.compile(r"([A-Za-z0-9_-]+)/(.+)\Z")
+_REFERENCE = re.compile(r"([A-Za-z0-9_-]{1,255})/(.{1,1024})\Z")
+_KEY = re.compile(r"[!-)+\--=?-~]{1,512}\Z")  # tokens of a subject, without wildcards
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +180,15 @@ class Objects:
         [reply] = await self._patiently(f"OBJ_{bucket}.{subject}", None)
         if reply.status is not None:
             return None
-        told, headers = json.loads(reply.payload), headers_of(reply)
+        told, headers = read_object(reply.payload), headers_of(reply)
+        revision, stored = read_digits(headers.get("Nats-Sequence")), read_timestamp(headers.get("Nats-Time-Stamp"))
+        key, size = read_text((told or {}).get("nuid")), read_integer((told or {}).get("size", 0))
+        if told is None or not _KEY.match(key) or size is None or revision is None or stored is None:
+            self._connection.unreadable.skip("object", subject, f"OBJ_{bucket}", revision or 0)
+            return None
         if told.get("deleted"):
             return None
-        return _Object(
-            key=str(told["nuid"]),
-            size=int(told.get("size", 0)),
-            digest=str(told.get("digest") or ""),
-            revision=int(headers["Nats-Sequence"]),
-            stored=datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(),
-        )
+        return _Object(key, size, read_text(told.get("digest")), revision, stored)
 
     async def _read(self, bucket: str, subject: str, size: int) -> bytes:
         parts: list[bytes] = []
@@ -200,7 +200,7 @@ class Objects:
                 break
             parts += [reply.payload for reply in replies]
             left -= sum(len(reply.payload) for reply in replies)
-            after = int(headers_of(replies[-1])["Nats-Sequence"])
+            after = read_digits(headers_of(replies[-1]).get("Nats-Sequence")) or LARGEST_INTEGER - 1
         return b"".join(parts)
 
     async def _patiently(self, where: str, body: Mapping[str, Any] | None) -> list[Received]:

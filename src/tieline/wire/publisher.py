@@ -1,7 +1,6 @@
 """Publishing: returns when a stream has stored the message, or raises. Never quietly in between."""
 
 import asyncio
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +9,9 @@ import natsio
 
 from tieline import headers as names
 from tieline.errors import Denied, NotAccepted, Unconfirmed
+from tieline.records.reading import read_integer, read_object, read_text
 from tieline.settings import PublishSettings
-from tieline.wire.connection import Connection, Forbidden, NoAnswer
+from tieline.wire.connection import Connection, Forbidden, NoAnswer, Unsendable
 
 __all__ = ["PubAck", "Publisher"]
 
@@ -88,19 +88,20 @@ class Publisher:
             reply = await self._connection.request(subject, payload, headers, max(wait, 0.01))
         except Forbidden as forbidden:
             raise Denied(f"{forbidden}. {_remedy(subject)}", subject=subject) from forbidden
+        except Unsendable as error:
+            raise NotAccepted(f"this message cannot be sent: {error}", subject=subject) from error
         except NoAnswer as silence:
             raise _Passing(str(silence), 0) from silence
-        except (natsio.NATSError, UnicodeError) as error:
+        except natsio.NATSError as error:
             raise NotAccepted(f"{subject}: this message cannot be sent: {error}", subject=subject) from error
-        try:
-            answer = json.loads(reply.payload)
-            refusal = answer.get("error")
-            if refusal is None:
-                return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate")))
-            err_code = int(refusal.get("err_code", 0))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise NotAccepted(f"{subject}: somebody other than a stream answered", subject=subject) from None
-        description = str(refusal.get("description", "no reason given"))
+        answer = read_object(reply.payload) or {}
+        refusal, stream, seq = answer.get("error"), answer.get("stream"), read_integer(answer.get("seq"))
+        if refusal is None and isinstance(stream, str) and seq is not None:
+            return PubAck(stream, seq, bool(answer.get("duplicate")))
+        if not isinstance(refusal, dict):
+            raise NotAccepted(f"{subject}: somebody other than a stream answered", subject=subject)
+        err_code = read_integer(refusal.get("err_code")) or 0
+        description = read_text(refusal.get("description")) or "no reason given"
         if err_code in _PASSING:
             raise _Passing(description, err_code)
         raise NotAccepted(

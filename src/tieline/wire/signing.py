@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tieline import headers as names
+from tieline.records.reading import LATEST, read_digits
 from tieline.wire.credentials import Credentials, check
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ class Signer:
 def signature_in(headers: Mapping[str, str]) -> Signature | None:
     """The signature that a message carries; None where there is none, or none that can be read."""
     parts = headers.get(names.SIGNATURE, "").split(" ", 5)
-    if len(parts) != 6 or parts[0] != _VERSION or parts[3] not in (_HANDED_ON, _DELAYED) or not parts[2].isdecimal():
+    if len(parts) != 6 or parts[0] != _VERSION or parts[3] not in (_HANDED_ON, _DELAYED):
         return None
+    at = read_digits(parts[2], most=int(LATEST) * 1000)
     try:
         signed = base64.b64decode(parts[4], validate=True)
     except ValueError:
         return None
-    return Signature(parts[1], int(parts[2]) / 1000, parts[5], parts[3] == _DELAYED, signed)
+    return None if at is None else Signature(parts[1], at / 1000, parts[5], parts[3] == _DELAYED, signed)
 
 
 def _covered(said: tuple[str, str, str, str], subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:

@@ -16,6 +16,8 @@ from typing import Any
 from tieline import headers as names
 from tieline.errors import NotApplied
 from tieline.pod import Pod
+from tieline.records.facts import read_fact
+from tieline.records.reading import read_digits
 from tieline.services.doctor.monitoring import beyond_doubt, likely_url, page
 from tieline.services.doctor.observation import (
     ConsumerSeen,
@@ -173,7 +175,7 @@ class _Visit:
                 break
             for reply in facts:
                 _note_settled(reply.payload, took)
-            at = int(headers_of(facts[-1])["Nats-Sequence"]) + 1
+            at = (read_digits(headers_of(facts[-1]).get("Nats-Sequence")) or last) + 1
         return {key: Times(len(all_), _p99(all_)) for key, all_ in took.items()}
 
     async def _changes(self, pod: Pod | None) -> tuple[Change, ...]:
@@ -220,11 +222,7 @@ class _Visit:
 
 def _note_settled(payload: bytes, took: dict[tuple[str, str], list[float]]) -> None:
     """Anybody may write to the audit's subjects: what is not a fact of ours is passed over."""
-    try:
-        fact = json.loads(payload)
-    except (ValueError, RecursionError):
-        return
-    match fact:
+    match read_fact(payload):
         case {"fact": "settled", "stream": str(stream), "by": str(by), "took": int() | float() as seconds}:
             took.setdefault((stream, by), []).append(float(seconds))
 

@@ -11,10 +11,12 @@ from urllib.parse import unquote
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
+from tieline.records.dead_letters import read_dead_letter
+from tieline.records.reading import read_integer, read_name, read_time
 from tieline.wire.connection import ApiError, Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed, pending
-from tieline.wire.journal import Record, record_in
+from tieline.wire.journal import Record
 from tieline.wire.stored import Stored, stored_message
 
 __all__ = [
@@ -40,8 +42,8 @@ _STREAM_MISSING = 10059
 class Letter:
     """One dead letter. ``seq`` is its sequence in DLQ, by which people call it; times are in seconds since 1970.
 
-    ``told`` is what it says it died of (`Tieline-Dead`); empty where somebody else put it there. The payload is empty
-    where only headers were read.
+    ``told`` is what it says it died of (`Tieline-Dead`); empty where somebody else put it there, or where it cannot be
+    read. The payload is empty where only headers were read.
     """
 
     seq: int
@@ -54,7 +56,7 @@ class Letter:
     @classmethod
     def of(cls, found: Delivery | Stored) -> "Letter":
         """The letter in a message of DLQ."""
-        told = record_in(found.headers[names.DEAD].encode()) if names.DEAD in found.headers else {}
+        told = read_dead_letter(found.headers.get(names.DEAD)) or {}
         if isinstance(found, Stored):
             return cls(found.seq, found.at, found.subject, found.payload, found.headers, told)
         return cls(found.seq, found.stored, found.stored_as, found.payload, found.headers, told)
@@ -75,6 +77,16 @@ class Letter:
         return subjects.dead_letter_parts(self.stored_as)[2]
 
     @property
+    def is_readable(self) -> bool:
+        """Whether it says what it died of, or does not try to."""
+        return names.DEAD not in self.headers or read_dead_letter(self.headers[names.DEAD]) is not None
+
+    @property
+    def stream(self) -> str:
+        """The stream that its message came from; empty where it does not say so."""
+        return read_name(self.told.get("stream")) or ""
+
+    @property
     def reason(self) -> str:
         """The cause in words."""
         return str(self.told.get("reason", ""))
@@ -82,8 +94,7 @@ class Letter:
     @property
     def died(self) -> float:
         """When."""
-        at = self.told.get("at")
-        return float(at) if isinstance(at, int | float) else self.stored
+        return read_time(self.told.get("at")) or self.stored
 
     @property
     def origin(self) -> str:
@@ -195,14 +206,18 @@ async def letters(connection: Connection, selection: Selection, *, headers_only:
         if delivery.seq > last:
             return
         if selection.takes(delivery):
-            yield Letter.of(delivery)
+            letter = Letter.of(delivery)
+            if not letter.is_readable:
+                connection.unreadable.skip("dead letter", delivery.stored_as, STREAM, delivery.seq)
+            yield letter
 
 
 async def payload_of(connection: Connection, letter: Letter) -> bytes | None:
     """The message's payload, also where it was too large to keep with its cause; None where that message is gone."""
     if "payload" not in letter.told:
         return letter.payload
-    original = await stored_message(connection, str(letter.told.get("stream")), int(letter.told.get("seq") or 0))
+    seq = read_integer(letter.told.get("seq"), least=1)
+    original = None if seq is None or not letter.stream else await stored_message(connection, letter.stream, seq)
     return None if original is None else original.payload
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from tieline import headers as names
@@ -19,6 +19,7 @@ from tieline import subjects
 from tieline.codec import digest
 from tieline.errors import NotAccepted, Unconfirmed, first_of
 from tieline.facts import Fact, LetterDropped, LetterRedriven
+from tieline.records.reading import LATEST, MOST_ATTEMPTS, read_integer, read_origin, read_ttl
 from tieline.runtime.bus import Bus, deadline_in
 from tieline.services.letters.reading import STREAM, Letter, payload_of
 from tieline.services.letters.target import Target, Targets
@@ -198,11 +199,12 @@ class _Redrive:
             kept |= {names.ORIGIN: letter.origin, names.SUBJECT: letter.subject, names.TRIED: str(_tried(letter))}
         if self._order.anew:
             kept[names.RUN] = letter.identity
-        if ttl := str(letter.told.get("ttl") or ""):
-            kept[names.TTL] = ttl
-        if (allowed := _allowed(letter)) is not None:
-            due = datetime.now(UTC) + timedelta(seconds=allowed)
-            kept[names.DEADLINE] = due.isoformat(timespec="milliseconds")
+        ttl = letter.told.get("ttl")
+        if read_ttl(ttl) is not None:
+            kept[names.TTL] = str(ttl)
+        due = time.time() + (_allowed(letter) or LATEST)
+        if due < LATEST:
+            kept[names.DEADLINE] = datetime.fromtimestamp(due, UTC).isoformat(timespec="milliseconds")
         return kept
 
     async def _publish(self, going: Sequence[_Outgoing]) -> set[int]:
@@ -210,7 +212,7 @@ class _Redrive:
         refused: set[int] = set()
         by_stream: dict[str, list[_Outgoing]] = {}
         for outgoing in going:
-            whose = str(outgoing.letter.told.get("stream")) if outgoing.target.own else outgoing.target.subject
+            whose = outgoing.letter.stream if outgoing.target.own else outgoing.target.subject
             by_stream.setdefault(whose, []).append(outgoing)
         for those in by_stream.values():
             try:
@@ -275,8 +277,8 @@ def _named(letter: Letter, order: Order) -> dict[str, Any]:
 
 def _tried(letter: Letter) -> int:
     """How many attempts are behind it."""
-    number = letter.told.get("attempt")
-    return number if isinstance(number, int) else names.count_in(letter.headers, names.TRIED)
+    number = read_integer(letter.told.get("attempt"), most=MOST_ATTEMPTS)
+    return names.count_in(letter.headers, names.TRIED) if number is None else number
 
 
 def _traces(letter: Letter) -> list[str]:
@@ -292,9 +294,5 @@ def _traces(letter: Letter) -> list[str]:
 
 def _allowed(letter: Letter) -> float | None:
     """How many seconds the work had from when its message was stored until its deadline; None where it had none."""
-    due = deadline_in(letter.headers)
-    milliseconds = letter.origin.rpartition("-")[2]
-    try:
-        return None if due is None else max(1.0, due - int(milliseconds, 16) / 1000)
-    except ValueError:
-        return None
+    due, origin = deadline_in(letter.headers), read_origin(letter.origin)
+    return None if due is None or origin is None else max(1.0, due - origin.at)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tieline import subjects
+from tieline.records.reading import read_name
 from tieline.services.letters.reading import Letter
 from tieline.wire.connection import ApiError, Connection
 
@@ -34,11 +35,13 @@ class Targets:
 
     async def of(self, letter: Letter) -> Target | str:
         """The target, or why there is none."""
-        stream = str(letter.told.get("stream") or "")
+        stream = letter.stream
         if self._anywhere is not None:
             return Target(self._anywhere, own=False)
         if not stream or not letter.subject:
             return "it does not say which stream and subject it comes from; --to-subject names one"
+        if read_name(letter.agent) is None:
+            return f"{letter.agent!r} is not the name of a consumer; --to-subject names a subject"
         own = subjects.redrive(stream, letter.agent)
         filters = await self._filters_of(stream, letter.agent)
         if filters is not None and own in filters:

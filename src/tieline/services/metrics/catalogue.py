@@ -131,6 +131,7 @@ FACTS = {
         Metric("tieline_model_duration_seconds", "histogram", (*_WHO, "model"), "of requests that models answered"),
         Metric("tieline_letters_redriven_total", "counter", _WHO, "dead letters that people sent again"),
         Metric("tieline_letters_dropped_total", "counter", _WHO, "dead letters that people removed"),
+        Metric("tieline_unreadable_total", "counter", ("kind",), "records that processes skipped as unreadable"),
     )
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
+from tieline.records.reading import read_integer, read_number
 from tieline.services.metrics.catalogue import ACCOUNT, CONSUMER, NOW, STREAM, VARZ, Metric
 from tieline.services.metrics.labels import CAUSES, OTHER, Known, pod_of
 from tieline.services.metrics.reading import Reading
@@ -70,7 +71,7 @@ def _value(metric: Metric, info: Info) -> float | None:
     value: Any = info
     for key in metric.source:
         value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    return read_number(value)
 
 
 def _agents(reading: Reading, known: Known) -> Iterator[GaugeMetricFamily]:
@@ -116,13 +117,12 @@ def _sums(reading: Reading, known: Known) -> Iterator[GaugeMetricFamily]:
 def _difference(row: Info) -> int:
     """How many messages the two sides of a row differ by, and our count of what is owed and the server's."""
     told = sum(_count(row, state) for state in ("done", "dead", "expired", "pending"))
-    owed, at_server = _count(row, "owed"), row.get("at_server")
-    return abs(_count(row, "published") - told) + (abs(owed - at_server) if isinstance(at_server, int) else 0)
+    owed, at_server = _count(row, "owed"), read_integer(row.get("at_server"))
+    return abs(_count(row, "published") - told) + (0 if at_server is None else abs(owed - at_server))
 
 
 def _count(row: Info, key: str) -> int:
-    value = row.get(key)
-    return value if isinstance(value, int) else 0
+    return read_integer(row.get(key)) or 0
 
 
 def _family(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:

@@ -1,7 +1,6 @@
 """Reading the server over the bus: at a scrape, at most once a second, and never for longer than a scrape waits."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 from tieline.errors import Unreachable
 from tieline.pod import Pod
+from tieline.records.reading import read_json
 from tieline.services.accountant import sum_subject
 from tieline.services.doctor.monitoring import likely_url, varz
 from tieline.services.letters.reading import STREAM, Group, Selection, counted
@@ -141,7 +141,7 @@ class Reader:
         return self._counted[1]
 
     async def _sum(self, pod: str) -> list[Info]:
-        rows = json.loads((await self._connection.request(sum_subject(pod), b"")).payload)
+        rows = read_json((await self._connection.request(sum_subject(pod), b"")).payload)
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 

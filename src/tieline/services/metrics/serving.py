@@ -140,6 +140,7 @@ class _Service(Collector):
         fact = fact_in(delivery)
         self._behind = delivery.left
         if fact is None:
+            self._connection.unreadable.skip("fact", delivery.subject, delivery.stream, delivery.seq)
             return
         by = fact.get("by")
         if isinstance(by, str) and by and not self._reader.known.knows(by):

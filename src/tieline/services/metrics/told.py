@@ -6,8 +6,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from tieline.records.reading import read_number
 from tieline.services.metrics.catalogue import FACTS, Metric
 from tieline.services.metrics.labels import CAUSES, KINDS, OTHER, OUTCOMES, STATES, Known, Models
+from tieline.wire import unreadable
 
 __all__ = ["Told"]
 
@@ -18,6 +20,7 @@ _REMEMBERED = 50_000  # facts that are not counted again: a batch whose answer w
 _MOST = 1e15
 _BY_PEOPLE = frozenset({"letterredriven", "letterdropped"})  # they say which agent they are about
 _SLEEPS = "tried again in "  # how a fact says that a failed message was put aside until its next attempt
+_UNREADABLE = "unreadable"
 
 
 class Told:
@@ -34,7 +37,8 @@ class Told:
         """Count ``fact``, which stood in ``payload``. What is no fact of ours, or of a pod that is not asked for, is
         passed over."""
         about = fact.get("agent" if fact.get("fact") in _BY_PEOPLE else "by")
-        if isinstance(about, str) and known.takes(about) and self._first(_identity(fact, payload)):
+        whole = fact.get("fact") == _UNREADABLE  # of the account: nobody can say whose such a record is
+        if (whole or (isinstance(about, str) and known.takes(about))) and self._first(_identity(fact, payload)):
             self._count(fact, known)
 
     def _first(self, key: int) -> bool:
@@ -66,6 +70,9 @@ class Told:
                 self._add("letters_redriven_total", known.consumer(agent))
             case {"fact": "letterdropped", "agent": str(agent)}:
                 self._add("letters_dropped_total", known.consumer(agent))
+            case {"fact": "unreadable", "kind": str(kind)}:
+                what = kind if kind in unreadable.KINDS else OTHER
+                self._add("unreadable_total", (what,), _amount(fact.get("count")))
             case _:
                 pass
 
@@ -141,4 +148,4 @@ def _identity(fact: Fact, payload: bytes) -> int:
 
 def _amount(value: object) -> float:
     """A number that can be counted, else 0: a fact may say anything."""
-    return float(value) if isinstance(value, int | float) and 0 < value < _MOST else 0.0
+    return read_number(value, least=0.0, most=_MOST) or 0.0

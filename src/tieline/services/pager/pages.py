@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tieline.records.reading import read_integer, read_text, read_time
+
 __all__ = ["Change", "Page", "Saying", "Trouble", "decide", "masked", "page_in"]
 
 type Change = Literal["opened", "updated", "cleared"]
@@ -66,10 +68,17 @@ class Saying:
         return replace(self.page, ref=ref)
 
 
-def page_in(record: Mapping[str, Any]) -> Page:
-    """A page as it was kept."""
-    counts = {str(key): int(count) for key, count in record["counts"].items()}
-    return Page(str(record["ref"]), counts, float(record["opened"]), float(record["said"]))
+def page_in(record: object) -> Page | None:
+    """A page as it was kept; None for what is not one."""
+    if not isinstance(record, Mapping) or not isinstance(record.get("counts"), Mapping):
+        return None
+    counts = {
+        str(key): number for key, value in record["counts"].items() if (number := read_integer(value)) is not None
+    }
+    opened, said = read_time(record.get("opened")), read_time(record.get("said"))
+    if not counts or opened is None or said is None:
+        return None
+    return Page(read_text(record.get("ref")), counts, opened, said)
 
 
 def decide(troubles: Sequence[Trouble], pages: Sequence[Page], now: float, *, quiet: bool) -> list[Saying]:

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from tieline.errors import TielineError
+from tieline.records.reading import read_time
 from tieline.runtime import state
 from tieline.runtime.bus import Bus
 from tieline.services.letters.reading import Group, Selection, counted, letters, listed
@@ -27,6 +28,7 @@ _KEPT = 30 * 86400.0  # seconds that what was told is remembered
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds until somebody who could not be told is told again
 _FAREWELL = 3.0  # seconds that letting another pager tell may take at the end
 _SHOWN = 10  # letters that Look lists
+_LONGEST_HOLD = 86_400.0  # seconds for which another pager can say that it tells
 
 
 class Pager:
@@ -131,15 +133,17 @@ class Pager:
         return Trouble(group.agent, group.cause, group.count, group.subjects, example)
 
     async def _told(self) -> dict[str, list[Page]]:
-        value = (await state.read(self._bus, self._place)).value or {}
-        return {name: [page_in(record) for record in pages] for name, pages in value.get("said", {}).items()}
+        return _said((await state.read(self._bus, self._place)).value)
 
     async def _is_mine(self) -> bool:
         """Whether it is ours to tell: we do, or whoever did has not said so for a while."""
         now = time.time()
 
         def claim(kept: dict[str, Any]) -> dict[str, Any]:
-            if kept.get("by") in (None, self._me) or float(kept.get("until", 0)) < now:
+            if (
+                kept.get("by") in (None, self._me)
+                or not now <= (read_time(kept.get("until")) or 0.0) < now + _LONGEST_HOLD
+            ):
                 kept |= {"by": self._me, "until": now + self._every * 3 + 30.0}
             return kept
 
@@ -149,12 +153,14 @@ class Pager:
 
     async def _remember(self, name: str, page: Page, *, over: bool) -> None:
         def write(kept: dict[str, Any]) -> dict[str, Any]:
-            said = dict(kept.get("said", {}))
+            said = _said(kept)
             others = [
-                record for record in said.get(name, ()) if record["opened"] != page.opened or _other(record, page)
+                other
+                for other in said.get(name, ())
+                if other.opened != page.opened or set(other.counts) != set(page.counts)
             ]
-            said[name] = others if over else [*others, page.record()]
-            return {**kept, "said": said}
+            said[name] = others if over else [*others, page]
+            return {**kept, "said": {name: [page.record() for page in pages] for name, pages in said.items()}}
 
         await self._change(write)
 
@@ -162,7 +168,7 @@ class Pager:
         """Write what is remembered, over what anybody wrote before."""
         key = os.urandom(8).hex()
         became: dict[str, Any] = await state.update(
-            self._bus, self._place, lambda value: change(dict(value or {})), key, _KEPT
+            self._bus, self._place, lambda value: change(dict(value) if isinstance(value, dict) else {}), key, _KEPT
         )
         return became
 
@@ -187,8 +193,15 @@ class Pager:
         return "; ".join([f"{tally.done} sent again", *held])
 
 
-def _other(record: Mapping[str, Any], page: Page) -> bool:
-    return set(record["counts"]) != set(page.counts)
+def _said(kept: object) -> dict[str, list[Page]]:
+    """What each receiver was told. Anybody who may write states can have written it: the rest is passed over."""
+    said = kept.get("said") if isinstance(kept, dict) else None
+    receivers = said.items() if isinstance(said, dict) else ()
+    return {
+        str(name): [page for record in pages if (page := page_in(record)) is not None]
+        for name, pages in receivers
+        if isinstance(pages, list)
+    }
 
 
 async def run(bus: Bus, stop: asyncio.Event) -> None:
