@@ -1,5 +1,6 @@
 """`tieline up`: everything started, kept alive, and gone at the end."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 from command_line import Program, alive, started, tieline
+from support.office import settings
 
+from tieline import Pod, connect
 from tieline.testing import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc, and at the parent-death signal")
@@ -128,15 +131,57 @@ async def test_nothing_outlives_it_when_it_is_killed(folder: Path) -> None:
         await all_gone(pids)
 
 
-async def test_the_death_of_the_server_ends_it_with_an_error(folder: Path) -> None:
+async def test_a_server_that_is_killed_under_load_is_started_again_and_nothing_is_lost(folder: Path) -> None:
     async with up(folder) as (program, ready):
+        calls: list[str] = []
+        async with connect(Pod("load"), settings=settings(ready["url"], reconnect=60.0, patience=60.0)) as bus:
+
+            async def load() -> None:
+                while True:
+                    call = f"c{len(calls)}"
+                    payload = json.dumps({"callId": call}).encode()
+                    await bus.publisher.publish("call.intent.book", payload, {"Nats-Msg-Id": call})
+                    calls.append(call)
+
+            async def more() -> None:
+                least = len(calls) + 50
+                await eventually(lambda: len(calls) > least, what="load")
+
+            loading = asyncio.create_task(load())
+            for number in (1, 2):
+                await more()
+                pid = server_pid(folder)
+                os.kill(pid, signal.SIGKILL)
+                exited = await program.line(event="exited", name="nats-server tieline")
+                assert (exited["pid"], exited["code"]) == (pid, -signal.SIGKILL)
+                assert exited["restartIn"] > 0
+                again = await program.line(event="restarted", name="nats-server tieline")
+                assert (again["pid"], again["restarts"]) == (server_pid(folder), number)
+                assert again["pid"] != pid
+            await more()
+            loading.cancel()
+            await asyncio.wait([loading])
+        await eventually(lambda: all((folder / f"{c}.began").exists() for c in calls), what="every message is handled")
+        assert all(alive(process["pid"]) for process in ready["processes"]), "no agent had to start again"
+        program.process.send_signal(signal.SIGTERM)
+        assert (await program.ended()).code == 0
+        await all_gone(pids_of(ready, folder))
+
+
+async def test_a_server_that_cannot_start_again_ends_it_with_the_explanation(folder: Path) -> None:
+    async with up(folder) as (program, ready):
+        streams = folder / "data" / "jetstream" / "$G" / "streams"
+        (streams / "CALL_INTENT" / "meta.inf").write_bytes(b"")  # it is read when the server starts
         os.kill(server_pid(folder), signal.SIGKILL)
+        await program.log_line("did not start again; the next try is in")
         stopping = await program.line(event="stopping")
-        assert "killed by SIGKILL" in stopping["why"]
+        assert "could not be recovered" in stopping["why"]
         end = await program.ended()
         await all_gone(pids_of(ready, folder))
     assert end.code == 1
-    assert end.err.splitlines()[-1].startswith("error: nats-server killed by SIGKILL")
+    assert "error: nats-server did not start" in end.err
+    assert "restore the folder from a backup" in end.err
+    assert str(folder / "data" / "nats.log") in end.err
 
 
 async def test_a_process_that_never_becomes_ready_is_told_with_its_last_words(folder: Path) -> None:

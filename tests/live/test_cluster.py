@@ -159,7 +159,9 @@ async def test_up_brings_back_a_server_that_ends(tmp_path: Path) -> None:
         assert len(ready["url"].split(",")) == 3
         [first] = pids_in(tmp_path / ".tieline" / "n2")
         os.kill(first, signal.SIGKILL)
-        assert "tieline-n2 ended with code -9 and is started again" in await up.log_line("is started again")
+        exited = await up.line(event="exited")
+        assert (exited["name"], exited["code"]) == ("nats-server tieline-n2", -signal.SIGKILL)
+        assert (await up.line(event="restarted"))["name"] == "nats-server tieline-n2"
         await eventually(lambda: pids_in(tmp_path / ".tieline" / "n2") - {first}, what="another server", within=30)
         up.process.send_signal(signal.SIGTERM)
         assert (await up.ended()).code == 0

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from signal import Signals
 from typing import Any, Protocol, assert_never
 
 from rich.text import Text
 
 from tieline.cli.printing import console, print_json, table
+from tieline.server.keeping import describe_end
 from tieline.services.supervisor import Event, Exited, Logged, Process, Restarted
 
-__all__ = ["ForPeople", "ForScripts", "Running", "Screen", "ended"]
+__all__ = ["ForPeople", "ForScripts", "Running", "Screen"]
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
@@ -72,7 +72,7 @@ class ForPeople:
             case Exited(pid=pid, code=code, again_in=wait):
                 again = "" if wait is None else f"; again in {wait:g} s"
                 style = "dim" if wait is None and code == 0 else "bold red"
-                self._out.print(prefix + Text(f"{ended(code)} (pid {pid}){again}", style=style), soft_wrap=True)
+                self._out.print(prefix + Text(f"{describe_end(code)} (pid {pid}){again}", style=style), soft_wrap=True)
             case Restarted(pid=pid):
                 self._out.print(prefix + Text(f"restarted, ready (pid {pid})", style="bold green"), soft_wrap=True)
             case _:
@@ -124,13 +124,6 @@ class ForScripts:
         for early in self._early or ():
             print_json(early)
         self._early = None
-
-
-def ended(code: int) -> str:
-    """What an exit code says."""
-    if code < 0:
-        return f"killed by {Signals(-code).name}"
-    return "ended" if code == 0 else f"ended with exit code {code}"
 
 
 def _without_password(url: str) -> str:

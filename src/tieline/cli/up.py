@@ -11,17 +11,17 @@ from typing import Annotated
 import typer
 
 from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
-from tieline.cli.screen import ForPeople, ForScripts, Running, Screen, ended
+from tieline.cli.screen import ForPeople, ForScripts, Running, Screen
 from tieline.cli.tenant import KEYS, KeysOption
 from tieline.cli.topology import warn_of_replay
 from tieline.deploy.keys import Keys
 from tieline.deploy.residence import Residence
-from tieline.errors import BadSettings, ServerFailed, first_of
+from tieline.errors import BadSettings, first_of
 from tieline.pod import Pod
-from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig
+from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig, ServerEnded, ServerRestarted, keep_running
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
-from tieline.services.supervisor import Event, Supervisor, processes_of
+from tieline.services.supervisor import Event, Exited, Restarted, Supervisor, processes_of
 from tieline.settings import Settings
 from tieline.wire import topology
 
@@ -69,9 +69,9 @@ def up(
 ) -> int:
     """Start a NATS server, make the pod's streams and consumers, and run every agent in a process of its own.
 
-    Dead processes are started again, with a growing wait. Ctrl-C or SIGTERM drains and stops everything, the server
-    last (exit 0); a second one kills. Metrics are on port 7777 (TIELINE_METRICS_PORT). With --server it uses a server
-    that runs elsewhere. --json prints a line when all is ready, then one for each thing that happens.
+    A process or server that ends is started again, with a growing wait. Ctrl-C or SIGTERM drains and stops everything,
+    the server last (exit 0); a second one kills. Metrics are on port 7777 (TIELINE_METRICS_PORT). With --server it uses
+    a server that runs elsewhere. --json prints a line when all is ready, then one for each thing that happens.
     """
     urls = urls_of(server)
     if urls and (port, monitor_port, data, servers) != (None, None, None, 1):
@@ -104,11 +104,15 @@ async def _up(reference: str, pod: Pod, where: _Where, screen: Screen) -> None:
             pids = {process.name: supervisor.pid(process.name) for process in processes}
             return Running(urls, None if server is None else server.monitor_url, processes, pids)
 
-        async with _supervised(supervisor, signals, screen), asyncio.TaskGroup() as group:
+        async with (
+            _kept_alive(server, screen) as given_up,
+            _supervised(supervisor, signals, screen),
+            asyncio.TaskGroup() as group,
+        ):
             await supervisor.start(processes)
             screen.started(running())
             readying = group.create_task(_become_ready(supervisor, screen, running))
-            await _end(signals, server)
+            await _end(signals, given_up)
             readying.cancel()
 
 
@@ -147,19 +151,43 @@ async def _tell(events: AsyncIterator[Event], screen: Screen) -> None:
         screen.happened(event)
 
 
-async def _end(signals: StopSignals, server: _Own | None) -> None:
-    """Return at the first signal; raise `ServerFailed` when the server ends before it."""
+@asynccontextmanager
+async def _kept_alive(server: _Own | None, screen: Screen) -> AsyncIterator[asyncio.Future[None]]:
+    """Restarts our own servers whenever one ends, also while the agents drain; yields what fails with `ServerFailed`
+    once that does not help."""
+
+    def report(what: ServerEnded | ServerRestarted) -> None:
+        screen.happened(_as_event(what))
+
+    async def keep() -> None:
+        if server is None:
+            await asyncio.Event().wait()
+            return
+        await asyncio.gather(*(keep_running(one, report) for one in server.servers))
+
+    keeping = asyncio.create_task(keep(), name="keeper of the server")
+    try:
+        yield keeping
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+def _as_event(what: ServerEnded | ServerRestarted) -> Event:
+    name = f"nats-server {what.name}"
+    if isinstance(what, ServerRestarted):
+        return Restarted(name, what.pid, what.restarts)
+    return Exited(name, what.pid, what.code, what.again_in)
+
+
+async def _end(signals: StopSignals, given_up: asyncio.Future[None]) -> None:
+    """Return at the first signal; raise `ServerFailed` when our own server could not be brought back before it."""
     asked = asyncio.create_task(signals.asked.wait())
-    if server is None:
-        await asked
+    await asyncio.wait((asked, given_up), return_when=asyncio.FIRST_COMPLETED)
+    if asked.done():
         return
-    died = asyncio.create_task(server.wait())
-    await asyncio.wait((asked, died), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
-    if died.done():
-        code = died.result()
-        raise ServerFailed(f"nats-server {ended(code)} while the agents ran; its log is {server.log}")
-    died.cancel()
+    given_up.result()
 
 
 async def _stop(supervisor: Supervisor, signals: StopSignals) -> None:

@@ -4,6 +4,7 @@ from tieline.server.binary import find_binary
 from tieline.server.cluster import EmbeddedCluster
 from tieline.server.config import OperatorMode, Routes, ServerConfig, Tls, render
 from tieline.server.embedded import EmbeddedServer
+from tieline.server.keeping import ServerEnded, ServerRestarted, keep_running
 
 __all__ = [
     "EmbeddedCluster",
@@ -11,7 +12,10 @@ __all__ = [
     "OperatorMode",
     "Routes",
     "ServerConfig",
+    "ServerEnded",
+    "ServerRestarted",
     "Tls",
     "find_binary",
+    "keep_running",
     "render",
 ]

@@ -1,26 +1,19 @@
 """Three nats-servers of one cluster as children of this process."""
 
 import asyncio
-import logging
 import socket
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tieline.errors import BadSettings, ServerFailed
+from tieline.errors import BadSettings
 from tieline.server.config import Routes, ServerConfig
 from tieline.server.embedded import EmbeddedServer
 
 __all__ = ["EmbeddedCluster", "configs_of"]
 
-log = logging.getLogger("tieline.server")
-
 _SIZES = (3, 5)
-_PAUSE = 1.0  # seconds until a server that ended is started again
-_SETTLED = 10.0  # seconds that one must live to count as brought back
-_TRIES = 5  # ends in a row after which one is given up
 
 
 def configs_of(config: ServerConfig, servers: int) -> tuple[ServerConfig, ...]:
@@ -50,7 +43,7 @@ def configs_of(config: ServerConfig, servers: int) -> tuple[ServerConfig, ...]:
 
 
 class EmbeddedCluster:
-    """Servers of one cluster: started, stopped and kept alive from here. POSIX only.
+    """Servers of one cluster: started and stopped from here; `keep_running` restarts one that ends. POSIX only.
 
     ``async with EmbeddedCluster(config) as cluster`` starts them and stops them at the end. They share one machine, so
     they survive the death of a process each, and not that of the machine.
@@ -58,7 +51,6 @@ class EmbeddedCluster:
 
     def __init__(self, config: ServerConfig, servers: int = 3) -> None:
         self.servers = tuple(EmbeddedServer(one) for one in configs_of(config, servers))
-        self._failed: EmbeddedServer | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -69,11 +61,6 @@ class EmbeddedCluster:
     def monitor_url(self) -> str | None:
         """The monitoring endpoints of the first server; None where they are off. The others' follow it."""
         return self.servers[0].monitor_url
-
-    @property
-    def log(self) -> Path:
-        """The log of the server that could not be brought back, else of the first."""
-        return (self._failed or self.servers[0]).log
 
     async def start(self, within: float = 60.0) -> Self:
         """Return once all listen and JetStream has a leader. Raises `ServerFailed`; then none stays behind."""
@@ -92,17 +79,6 @@ class EmbeddedCluster:
         """End them all. Stopping what has ended is fine."""
         await asyncio.gather(*(server.stop() for server in self.servers))
 
-    async def wait(self) -> int:
-        """Bring back each server that ends, for as long as the others live; the exit code of one that cannot be."""
-        keeping = [asyncio.ensure_future(self._kept(server)) for server in self.servers]
-        try:
-            done, _ = await asyncio.wait(keeping, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
-        finally:
-            for task in keeping:
-                task.cancel()
-            await asyncio.wait(keeping)
-
     async def __aenter__(self) -> Self:
         return await self.start()
 
@@ -110,23 +86,6 @@ class EmbeddedCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-
-    async def _kept(self, server: EmbeddedServer) -> int:
-        loop, ends = asyncio.get_running_loop(), 0
-        while True:
-            began = loop.time()
-            code = await server.wait()
-            ends = 1 if loop.time() - began > _SETTLED else ends + 1
-            name = server.config.server_name
-            if ends > _TRIES:
-                self._failed = server
-                return code
-            log.warning("nats-server %s ended with code %d and is started again; its log is %s", name, code, server.log)
-            await asyncio.sleep(_PAUSE)
-            try:
-                await server.start()
-            except ServerFailed as error:
-                log.warning("nats-server %s: %s", name, error)
 
 
 def _after(port: int, number: int) -> int:

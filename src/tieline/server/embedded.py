@@ -47,6 +47,11 @@ class EmbeddedServer:
         return (self.url,)
 
     @property
+    def servers(self) -> tuple["EmbeddedServer"]:
+        """This server alone: as a cluster has them."""
+        return (self,)
+
+    @property
     def monitor_url(self) -> str | None:
         """The root of the monitoring endpoints (``/varz``, ``/healthz`` …); None where they are off."""
         port = self._known_ports.monitor

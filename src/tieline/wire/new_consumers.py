@@ -1,15 +1,14 @@
 """Consumers that do not exist yet: where each begins, and how many stored messages the server will give it."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from uuid import uuid4
 
 from tieline.agent import Start
 from tieline.errors import NotApplied
 from tieline.pod import Pod
-from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.connection import ApiError, Connection
+from tieline.wire.feed import Feed
 from tieline.wire.infos import consumer_infos
 from tieline.wire.peers import ask
 
@@ -43,7 +42,6 @@ RENAMED = "tieline.agent"
 """Metadata of a consumer whose agent was renamed: the name that its agent is declared under now."""
 
 _STREAM_MISSING = 10059
-_PROBE_LIVES = 10_000_000_000  # nanoseconds until the server removes a probe that could not be deleted
 
 
 def delivery_start(start: Start) -> Config:
@@ -68,28 +66,20 @@ async def beginning(connection: Connection, stream: str, wanted: Config) -> Conf
 async def stored_for(connection: Connection, stream: str, wanted: Config) -> int:
     """How many messages that are stored now a new consumer with this configuration will be given; the server counts.
 
-    It counts for a consumer that is deleted at once. Raises `NotApplied` if the server refuses to.
+    Raises `NotApplied` if the server refuses to count.
     """
-    probe = {
-        **{field: wanted[field] for field in (*CREATION_ONLY, "filter_subjects") if field in wanted},
-        "name": f"tieline-probe-{uuid4().hex}",
-        "ack_policy": "none",
-        "inactive_threshold": _PROBE_LIVES,
-        "mem_storage": True,
-        "num_replicas": 1,
-    }
-    endpoint = f"CONSUMER.CREATE.{stream}.{probe['name']}"
+    start: int | datetime = int(wanted.get("opt_start_seq", 1))
+    if wanted["deliver_policy"] == "new":
+        return 0
+    if wanted["deliver_policy"] == "by_start_time":
+        start = datetime.fromisoformat(wanted["opt_start_time"])
     try:
-        made = await ask(connection, endpoint, {"stream_name": stream, "config": probe, "action": "create"})
-    except ApiError as error:
-        if error.err_code == _STREAM_MISSING:
+        count, _ = await Feed(connection, stream, wanted["filter_subjects"], start=start).position()
+    except NotApplied as error:
+        if isinstance(error.__cause__, ApiError) and error.__cause__.err_code == _STREAM_MISSING:
             return 0
-        raise NotApplied(f"stream {stream}: the server does not count its messages: {error}") from error
-    except NoAnswer as silence:
-        raise NotApplied(f"stream {stream}: JetStream does not answer: {silence}") from silence
-    with suppress(ApiError, NoAnswer):  # the server removes it by itself if this does not reach it
-        await connection.api(f"CONSUMER.DELETE.{stream}.{probe['name']}")
-    return int(made["num_pending"])
+        raise
+    return count
 
 
 def explain_stored(count: int, wanted: Config, left_behind: Iterable[dict[str, Any]]) -> str:
