@@ -52,6 +52,19 @@ def test_the_same_uid_at_another_slot_moves_the_booking_or_leaves_it(path: Path)
     assert moved in calendar.busy(SLOT.date())
 
 
+def test_a_booking_that_replaces_another_takes_its_place_or_leaves_it(path: Path) -> None:
+    calendar = Calendar(path)
+    first = book(calendar, "call-1")
+    book(calendar, "call-2", SLOT + timedelta(hours=2), "1077")
+    taken = calendar.book("call-1-b", SLOT + timedelta(hours=2), 30, "1077", "Viewing of 1077", "call-1")
+    assert isinstance(taken, Taken)
+    assert first in calendar.busy(SLOT.date())
+    instead = calendar.book("call-1-b", SLOT, 30, "1077", "Viewing of 1077", "call-1")
+    assert isinstance(instead, Booked)
+    assert {viewing.uid for viewing in calendar.busy(SLOT.date())} == {"call-1-b", "call-2"}
+    assert calendar.book("call-1-b", SLOT, 30, "1077", "Viewing of 1077", "call-1") == instead
+
+
 def test_a_home_is_shown_once_at_a_time_and_alternatives_are_free(path: Path) -> None:
     calendar = Calendar(path)
     book(calendar, "call-1")

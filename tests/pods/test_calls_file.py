@@ -44,13 +44,17 @@ def answers(wants: Sequence[Wish]) -> list[Line]:
 async def play(call: DemoCall, now: datetime) -> list[str]:
     transcript: list[Line] = []
     kinds: list[str] = []
-    for text in call.turns:
+    turns = list(call.turns)
+    while turns:
+        text = turns.pop(0)
         transcript.append(Line(who="caller", text=text))
         turn = await Rules()(transcript, now)
         transcript += [Line(who="office", text=turn.say), *answers(turn.wants)]
         kinds += [wish.kind for wish in turn.wants]
         if turn.hang_up:
             break
+        if turn.confirms:
+            turns.insert(0, "yes")  # as the demo's callers do
     return kinds
 
 

@@ -107,7 +107,6 @@ def test_spoken_numbers(said: str, read: str) -> None:
         ("at ten oh five on friday", at(27, 10, 5)),
         ("five o'clock this friday", at(27, 17)),
         ("saturday at 16:15", at(28, 16, 15)),
-        ("this weekend around eleven", at(28, 11)),
     ],
 )
 def test_days_and_times(said: str, slot: datetime) -> None:
@@ -168,7 +167,6 @@ _SEARCHES: list[tuple[str, Search]] = [
     ("I want to buy a house in Tukwila", Search(place="tukwila")),
     ("we need two or three bedrooms near green lake", Search(place="green lake", beds=2)),
     ("homes over one million in laurelhurst", Search(place="laurelhurst", min_price=1_000_000)),
-    ("a spanish style house in ballard", Search(place="ballard")),
     (
         "I can afford about half a million, what can I get in Rainier Beach",
         Search(place="rainier beach", max_price=500_000),
@@ -315,7 +313,7 @@ async def test_a_booking_asks_for_one_missing_thing_at_a_time() -> None:
     [
         ("no wait, make it thursday", Book(home="1042", slot=at(26, 15), phone=PHONE)),
         ("actually at four", Book(home="1042", slot=at(27, 16), phone=PHONE)),
-        ("sorry, I meant 1077", Book(home="1077", slot=at(27, 15), phone=PHONE)),
+        ("sorry, I meant 1077", Book(home="1077", slot=at(27, 15), phone=PHONE, instead_of="1042")),
         ("use 425 555 0100 instead", Book(home="1042", slot=at(27, 15), phone="+14255550100")),
     ],
 )

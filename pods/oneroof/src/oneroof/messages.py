@@ -27,6 +27,7 @@ from oneroof.fields import (
     Tolerant,
     Words,
 )
+from oneroof.understanding.wishes import HomeType
 from tieline import Conversation, Expiry
 
 __all__ = [
@@ -46,11 +47,16 @@ __all__ = [
 ]
 
 type IntentName = Literal["search", "book", "research", "lookup", "escalate", "voicemail"]
+_HOME_TYPES = frozenset(get_args(HomeType.__value__))
 _INTENT_NAMES = frozenset(get_args(IntentName.__value__))
 
 
 def _intent_name(value: object) -> str | None:
     return value if isinstance(value, str) and value in _INTENT_NAMES else None
+
+
+def _home_type(value: object) -> str | None:
+    return value if isinstance(value, str) and value in _HOME_TYPES else None
 
 
 class OfCall(Tolerant):
@@ -99,24 +105,36 @@ class IntentLate(Expiry, Tolerant, subject="call.intent.late", ttl="10m"):
 
 
 class HomeSearch(OfCall, subject="call.intent.search", ttl="5m", on_expired=IntentLate):
-    """The caller wants homes that fit. Prices in USD, areas in square feet."""
+    """The caller wants homes that fit. Prices in USD, areas in square feet.
+
+    A home lies in ``place`` or in one of ``other_places``, and in none of ``not_places``.
+    """
 
     place: Text = None
+    other_places: Texts = ()
+    not_places: Texts = ()
+    home_type: Annotated[HomeType | None, Reads(_home_type)] = None
     beds: Count = None
     baths: Amount = None
     max_price: Count = None
     min_price: Count = None
     min_sqft: Count = None
+    max_sqft: Count = None
     waterfront: Flag = None
+    not_waterfront: Flag = None
 
 
 class BookViewing(OfCall, subject="call.intent.book", ttl="5m", redact=("phone", "name"), on_expired=IntentLate):
-    """The caller wants to see a home at a time. A ``slot`` without an offset is in the office's time zone."""
+    """The caller wants to see a home at a time. A ``slot`` without an offset is in the office's time zone.
+
+    ``instead_of`` is a home whose viewing in this call is given up for this one.
+    """
 
     home: Text = None
     slot: Moment = None
     phone: Text = None
     name: Text = None
+    instead_of: Text = None
 
 
 class HomeResearch(OfCall, subject="call.intent.research", ttl="5m", on_expired=IntentLate):

@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from oneroof.line import Exchange
+from oneroof.line import Call, Exchange
 from oneroof.script import ScriptedCall
 
 __all__ = ["Player", "Progress"]
 
+_YES = "yes"  # what a caller answers when the office reads back what it understood
 _PATIENCE = 45.0  # seconds that a caller waits for one turn before the call counts as stuck
 
 
@@ -57,12 +58,9 @@ class Player:
             try:
                 for text in progress.script.turns:
                     progress.turn += 1
-                    progress.said = text
-                    async with asyncio.timeout(_PATIENCE):
-                        async for line in call.say(text):
-                            progress.heard = line.text
-                            if line.answers is not None:
-                                progress.answered.append(line.answers)
+                    confirms = await self._said(call, progress, text)
+                    while confirms and not call.hung_up:
+                        confirms = await self._said(call, progress, _YES)
                     if call.hung_up:
                         break
             except TimeoutError:
@@ -70,3 +68,14 @@ class Player:
                 return
             expected = sorted(progress.script.expects)
             progress.state = "done" if sorted(progress.answered) == expected else "wrong"
+
+    async def _said(self, call: Call, progress: Progress, text: str) -> bool:
+        """Say one line and hear the office out. True if the office read back what it understood."""
+        progress.said, confirms = text, False
+        async with asyncio.timeout(_PATIENCE):
+            async for line in call.say(text):
+                progress.heard = line.text
+                confirms = confirms or line.confirms
+                if line.answers is not None:
+                    progress.answered.append(line.answers)
+        return confirms

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import date
+from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -10,14 +11,29 @@ from pydantic.alias_generators import to_camel
 from oneroof import premises
 from oneroof.declared import pod
 from oneroof.homes import places
-from oneroof.homes.records import Home, HomeRecord, Listing
+from oneroof.homes.records import Home, HomeRecord, Listing, UseType
 from oneroof.homes.search import Criteria, NoAddresses, lookup, search
 from oneroof.homes.valuation import NotEnoughSales, estimate
 from oneroof.office.calendar import Booked
 from oneroof.office.hours import VIEWING_MINUTES
+from oneroof.understanding.wishes import HomeType
 from tieline import ToolRun
 
-__all__ = ["Comparable", "Comps", "HomeCard", "SearchPage", "Viewing", "calendar", "comps", "crm", "mls", "web"]
+__all__ = [
+    "Comparable",
+    "Comps",
+    "HomeCard",
+    "SearchPage",
+    "Viewing",
+    "Wanted",
+    "calendar",
+    "comps",
+    "crm",
+    "mls",
+    "web",
+]
+
+_USE_TYPES: Final[dict[HomeType, UseType]] = {"house": UseType.HOUSE, "townhouse": UseType.TOWNHOUSE}
 
 
 class _Result(BaseModel):
@@ -40,11 +56,15 @@ class HomeCard(_Result):
 
 
 class SearchPage(_Result):
-    """``total`` homes match; ``homes`` are the first of them. ``known_place`` is false for a place we do not cover."""
+    """``total`` homes match; ``homes`` are the first of them.
+
+    ``unknown_place`` is a place that we do not cover, ``resembles`` the one whose name is most like it.
+    """
 
     total: int
     homes: list[HomeCard]
-    known_place: bool = True
+    unknown_place: str | None = None
+    resembles: str | None = None
 
 
 class Viewing(_Result):
@@ -76,30 +96,42 @@ class Comps(_Result):
     comparables: list[Comparable]
 
 
+class Wanted(_Result):
+    """What a search may name. A home lies in one of ``places`` (anywhere if there are none) and in none of
+    ``not_places``. None leaves a trait open; prices in USD, areas in square feet."""
+
+    places: tuple[str, ...] = ()
+    not_places: tuple[str, ...] = ()
+    home_type: HomeType | None = None
+    beds: int | None = None
+    baths: float | None = None
+    min_price: int | None = None
+    max_price: int | None = None
+    min_sqft: int | None = None
+    max_sqft: int | None = None
+    waterfront: bool | None = None
+
+
 @pod.tool(effect="read")
-async def web(
-    place: str | None,
-    beds: int | None,
-    baths: float | None,
-    min_price: int | None,
-    max_price: int | None,
-    min_sqft: int | None,
-    waterfront: bool,
-) -> SearchPage:
-    """The listings web: homes on offer that fit."""
-    where = places.resolve(place) if place else None
-    if place and where is None:
-        return SearchPage(total=0, homes=[], known_place=False)
-    wanted = Criteria(
-        place=where,
-        min_beds=beds,
-        min_baths=baths,
-        min_price=min_price,
-        max_price=max_price,
-        min_living_sf=min_sqft,
-        waterfront=waterfront or None,
+async def web(wanted: Wanted) -> SearchPage:
+    """The listings web: homes on offer that fit. A search that names a place we do not know finds nothing."""
+    named = [name for name in (*wanted.places, *wanted.not_places) if places.named(name) is None]
+    if named and not places.is_everywhere(named[0]):
+        nearest = places.resolve(named[0])
+        return SearchPage(total=0, homes=[], unknown_place=named[0], resembles=nearest.name if nearest else None)
+    criteria = Criteria(
+        places=tuple(place for name in wanted.places if (place := places.named(name))),
+        not_places=tuple(place for name in wanted.not_places if (place := places.named(name))),
+        min_beds=wanted.beds,
+        min_baths=wanted.baths,
+        min_price=wanted.min_price,
+        max_price=wanted.max_price,
+        min_living_sf=wanted.min_sqft,
+        max_living_sf=wanted.max_sqft,
+        waterfront=wanted.waterfront,
+        use_type=_USE_TYPES[wanted.home_type] if wanted.home_type else None,
     )
-    found = await asyncio.to_thread(search, premises.homes(), wanted)
+    found = await asyncio.to_thread(search, premises.homes(), criteria)
     return SearchPage(total=found.total, homes=[_offered(listing) for listing in found.listings])
 
 
@@ -142,11 +174,17 @@ async def comps(home: str) -> Comps | None:
 
 
 @pod.tool(effect="once", limits=replace(pod.limits, concurrency=4, timeout=30.0))
-async def calendar(run: ToolRun, home: str, slot: AwareDatetime, summary: str) -> Viewing:
-    """Book a viewing. A call has one viewing of a home: a repeat finds it, a changed mind moves it."""
+async def calendar(
+    run: ToolRun, home: str, slot: AwareDatetime, summary: str, instead_of: str | None = None
+) -> Viewing:
+    """Book a viewing. A call has one viewing of a home: a repeat finds it, a changed mind moves it.
+
+    The call's viewing of ``instead_of`` is given up once this one is booked.
+    """
     book = premises.calendar().book
     uid = f"{run.conversation}-{home}"
-    answer = await asyncio.to_thread(book, uid, slot, VIEWING_MINUTES, home, summary)
+    replaces = f"{run.conversation}-{instead_of}" if instead_of else ""
+    answer = await asyncio.to_thread(book, uid, slot, VIEWING_MINUTES, home, summary, replaces)
     if isinstance(answer, Booked):
         return Viewing(booked=True, slot=answer.slot)
     return Viewing(booked=False, slot=slot, alternatives=list(answer.alternatives))

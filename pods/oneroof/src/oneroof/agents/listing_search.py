@@ -22,12 +22,17 @@ async def listing_search(intent: HomeSearch, call: Conversation) -> None:
 
 _SAID: Final = {
     "place": "the neighborhood",
+    "other_places": "the neighborhoods",
+    "not_places": "the neighborhoods that you do not want",
+    "home_type": "the kind of home",
     "beds": "the number of bedrooms",
     "baths": "the number of baths",
     "max_price": "the highest price",
     "min_price": "the lowest price",
     "min_sqft": "the square feet",
+    "max_sqft": "the most square feet",
     "waterfront": "whether it is to be on the water",
+    "not_waterfront": "whether it is not to be on the water",
 }
 
 
@@ -35,24 +40,21 @@ async def _found(intent: HomeSearch, call: Conversation) -> Said:
     unread = [_SAID[name] for name in intent.unread if name in _SAID]
     if unread:  # a search without them would find homes that nobody asked for
         return f"I did not understand {listed(unread)}. Could you say that again?", ()
-    if not any(getattr(intent, name) for name in _SAID):
+    if not any(getattr(intent, name) not in (None, (), False) for name in _SAID):
         return replies.ASK_PLACE, ()
-    page = await call.tool(
-        tools.web,
-        place=intent.place,
-        beds=intent.beds,
-        baths=intent.baths,
-        min_price=intent.min_price,
-        max_price=intent.max_price,
-        min_sqft=intent.min_sqft,
-        waterfront=bool(intent.waterfront),
+    wanted = tools.Wanted(
+        places=tuple(place for place in (intent.place, *intent.other_places) if place),
+        waterfront=True if intent.waterfront else False if intent.not_waterfront else None,
+        **{name: getattr(intent, name) for name in tools.Wanted.model_fields if name not in ("places", "waterfront")},
     )
+    page = await call.tool(tools.web, wanted=wanted)
     return _said(intent, page), tuple(home.number for home in page.homes)
 
 
 def _said(intent: HomeSearch, page: tools.SearchPage) -> str:
-    if not page.known_place:
-        return f"I don't know a neighbourhood called {intent.place}. Which part of Seattle would you like?"
+    if page.unknown_place:
+        which = f"Did you mean {page.resembles}?" if page.resembles else "Which part of Seattle would you like?"
+        return f"I don't know a neighbourhood called {page.unknown_place}. {which}"
     if not page.homes:
         limit = f" up to {dollars(intent.max_price)}" if intent.max_price else ""
         return f"I have nothing like that{limit} just now. Shall I look with a wider range?"

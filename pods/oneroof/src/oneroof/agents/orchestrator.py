@@ -47,7 +47,11 @@ async def orchestrator(said: CallerSaid, call: Conversation) -> None:
     turn = await _understanding(call)(said.transcript, _began(said, call.started))
     for wish in turn.wants:
         await call.publish(_intent(wish, call_of(said, call)))
-    await call.publish(Spoken(**call_of(said, call), text=turn.say, awaits=len(turn.wants), hang_up=turn.hang_up))
+    await call.publish(
+        Spoken(
+            **call_of(said, call), text=turn.say, awaits=len(turn.wants), hang_up=turn.hang_up, confirms=turn.confirms
+        )
+    )
 
 
 @orchestrator.also

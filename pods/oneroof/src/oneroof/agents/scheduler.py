@@ -34,16 +34,21 @@ async def _booked(intent: BookViewing, call: Conversation) -> Said:
     home = await call.tool(tools.mls, home=wanted.home)
     if home is None:
         return f"I have no home with the number {wanted.home}. Could you check the number?", ()
-    who = intent.name or "a caller"
+    summary = f"Viewing of {home.number} for {intent.name or 'a caller'}"
+    other = await call.tool(tools.mls, home=intent.instead_of) if intent.instead_of else None
     viewing = await call.tool(
-        tools.calendar, home=home.number, slot=wanted.slot, summary=f"Viewing of {home.number} for {who}"
+        tools.calendar, home=home.number, slot=wanted.slot, summary=summary, instead_of=other.number if other else None
     )
     if not viewing.booked:
         others = listed([say_slot(slot) for slot in viewing.alternatives], last="or")
         say = f"That time is taken. I could offer {others}." if others else "We are fully booked then, I am sorry."
-        return say, (wanted.home,)
+        stays = f" Your viewing of {other.number} stays as it is." if other else ""
+        return say + stays, (wanted.home,)
     await call.tool(tools.crm, phone=wanted.phone, kind="viewing", text=f"{home.number} on {viewing.slot.isoformat()}")
-    return f"You are booked to see home {home.number} in {home.place} on {say_slot(viewing.slot)}.", (wanted.home,)
+    instead = f", instead of {other.number}" if other else ""
+    return f"You are booked to see home {home.number} in {home.place} on {say_slot(viewing.slot)}{instead}.", (
+        wanted.home,
+    )
 
 
 class _Wanted(NamedTuple):

@@ -233,6 +233,20 @@ _PLACES: Final = {_spoken(place.name): place for place in places()}
 _BY_SPOKEN: Final = _PLACES | {alias: _PLACES[_spoken(name)] for alias, name in _ALIASES.items()}
 
 
+_EVERYWHERE: Final = {"seattle", "anywhere", "anywhere in seattle", "all of seattle", "everywhere"}
+
+
+def named(spoken: str) -> Place | None:
+    """The place of just this name, or of a usual short form; None for anything that is only like one."""
+    words = _spoken(spoken)
+    return _BY_SPOKEN.get(words) or _BY_SPOKEN.get(words.removeprefix("in ").removeprefix("the "))
+
+
+def is_everywhere(spoken: str) -> bool:
+    """Whether ``spoken`` leaves the place open."""
+    return _spoken(spoken).removeprefix("in ") in _EVERYWHERE
+
+
 def resolve(spoken: str) -> Place | None:
     """The place a caller means by ``spoken``, or None.
 

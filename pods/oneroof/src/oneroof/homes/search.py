@@ -1,6 +1,7 @@
 """Find homes on offer by what a caller wants, or one home by its number."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,9 +28,14 @@ _ORDER: Final = "ORDER BY CASE WHEN :min_beds IS NULL THEN 0 ELSE beds - :min_be
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """What a caller wants. None leaves a trait open. Prices in USD, areas in square feet, ``limit`` 1 to 20."""
+    """What a caller wants. None leaves a trait open. Prices in USD, areas in square feet, ``limit`` 1 to 20.
+
+    A home lies in ``place`` or one of ``places``, if any is given, and in none of ``not_places``.
+    """
 
     place: Place | None = None
+    places: tuple[Place, ...] = ()
+    not_places: tuple[Place, ...] = ()
     min_beds: int | None = None
     min_baths: float | None = None
     min_price: int | None = None
@@ -74,13 +80,19 @@ def search(homes: Homes, criteria: Criteria) -> Matches:
         "limit": criteria.limit,
     }
     condition = _MATCHES
-    if criteria.place is not None:
-        names = {f"place{i}": name for i, name in enumerate(criteria.place.neighbourhoods)}
-        condition += f"AND neighbourhood IN ({', '.join(f':{key}' for key in names)})"
-        values |= names
+    wanted = (*criteria.places, *((criteria.place,) if criteria.place else ()))
+    for key, test, named in (("in", "IN", wanted), ("out", "NOT IN", criteria.not_places)):
+        names = {f"{key}{i}": name for i, name in enumerate(_neighbourhoods(named))}
+        if names:
+            condition += f" AND neighbourhood {test} ({', '.join(f':{name}' for name in names)})"
+            values |= names
     ((total,),) = homes.rows(f"SELECT count(*) {condition}", values)
     rows = homes.rows(f"SELECT number, sales.* {condition} {_ORDER}", values)
     return Matches(total, tuple(Listing(row["number"], home_of(row), row["price"]) for row in rows))
+
+
+def _neighbourhoods(places: Iterable[Place]) -> Iterable[str]:
+    return dict.fromkeys(name for place in places for name in place.neighbourhoods)
 
 
 def lookup(homes: Homes, asked: str) -> HomeRecord | NoAddresses | None:

@@ -89,11 +89,14 @@ class Calendar:
         self._agents = agents
         self._snapshot = _Snapshot()  # replaced whole, so that threads may share it
 
-    def book(self, uid: str, slot: datetime, minutes: int, home: str, summary: str) -> Booked | Taken:
+    def book(
+        self, uid: str, slot: datetime, minutes: int, home: str, summary: str, replaces: str = ""
+    ) -> Booked | Taken:
         """Books a viewing of ``home``, or answers when it could be.
 
         ``uid`` names the booking: the same ``slot`` again gives the viewing that stands, another
-        slot moves it there, or leaves it where it is when that is Taken. ``slot`` must carry a time
+        slot moves it there, or leaves it where it is when that is Taken. ``replaces`` names another booking, which
+        goes when this one is made and stays when this one is Taken. ``slot`` must carry a time
         zone (ValueError). A slot outside office hours is Taken. After it returns Booked, the
         viewing survives a power cut.
         """
@@ -102,14 +105,15 @@ class Calendar:
         with self._locked():
             snapshot = self._read()
             standing = next((viewing for viewing in snapshot.viewings if viewing.uid == uid), None)
-            if standing is not None and standing.slot == slot:
+            gone = {uid, replaces}
+            others = [viewing for viewing in snapshot.viewings if viewing.uid not in gone]
+            if standing is not None and standing.slot == slot and len(others) + 1 == len(snapshot.viewings):
                 return standing
-            others = [viewing for viewing in snapshot.viewings if viewing.uid != uid]
             agent = self._agent_for(others, slot, minutes, home)
             if agent is None:
                 return Taken(self._free(others, slot, ALTERNATIVES, minutes, home))
             booked = Booked(uid, home, slot.astimezone(LOCAL), minutes, agent)
-            kept = [entry for entry in snapshot.entries if entry.booked is None or entry.booked.uid != uid]
+            kept = [entry for entry in snapshot.entries if entry.booked is None or entry.booked.uid not in gone]
             self._write((*kept, _Entry(_event(booked, summary), booked)))
             return booked
 

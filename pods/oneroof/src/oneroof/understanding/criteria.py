@@ -1,213 +1,240 @@
-"""What a caller looks for: place, rooms, price, area, water."""
+"""What a caller looks for: places, rooms, price, area, water, the kind of home."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
-from oneroof.understanding.numbers import word_set
-from oneroof.understanding.wishes import Search
+from oneroof.understanding.mentions import Found, blank, standing
+from oneroof.understanding.places import read_places
+from oneroof.understanding.prices import Prices, read_prices
+from oneroof.understanding.wishes import HomeType, Search
 
-# The words callers use for parts of Seattle; which homes lie there is for the search to know.
-_KNOWN = (
-    "admiral|alki|arbor heights|atlantic|ballard|beacon hill|belltown|bitter lake|blue ridge|broadview|broadway|bryant|"
-    "capitol hill|cedar park|central area|central district|columbia city|crown hill|delridge|denny blaine|downtown|"
-    "eastlake|fauntleroy|first hill|fremont|gatewood|genesee|georgetown|green lake|greenlake|greenwood|haller lake|"
-    "hawthorne hills|high point|highland park|hillman city|interbay|international district|junction|lake city|"
-    "lake forest|lakewood|laurelhurst|leschi|licton springs|lower queen anne|loyal heights|madison park|madison valley|"
-    "madrona|magnolia|magnuson park|maple leaf|mapleleaf|matthews beach|meadowbrook|montlake|mount baker|mt baker|"
-    "north beach|north seattle|northgate|northlake|olympic hills|phinney ridge|phinney|pinehurst|pioneer square|"
-    "portage bay|queen anne|rainier beach|rainier valley|rainier view|ravenna|roosevelt|roxhill|sand point|seaview|"
-    "seward park|shoreline|sodo|south lake union|south park|south seattle|sunset hill|u district|u dist|"
-    "university district|view ridge|victory heights|wallingford|wedgwood|west seattle|westlake|white center|"
-    "whittier heights|windermere|yesler terrace|98[01][0-9]{2}"
+_MOST_ROOMS: Final = 20
+_AT_LEAST: Final = r"(?:(at least|minimum(?: of)?|min|no (?:less|fewer) than) )?"
+_OVER: Final = r"(?:(more than|over) )?"
+_OR_MORE: Final = r"\+?(?: (?:or|to) [0-9]{1,2}| or more| plus| or so)? ?-?"
+_BEDS: Final = re.compile(
+    _AT_LEAST + _OVER + r"\b([0-9]{1,2})" + _OR_MORE + r"(?:bed|beds|bedroom|bedrooms|bdrm|bdrms|br|bd)\b(?: or more)?"
 )
-_PLACE = re.compile(r"\b(?:" + "|".join(sorted(_KNOWN.split("|"), key=len, reverse=True)) + r")\b")
-_NOT_THERE = re.compile(r"\b(?:not|instead of|rather than|other than|outside of|except) (?:in )?$")
-_IN_PLACE = re.compile(
-    r"\b(?:in|near|around|close to|next to|over in|out in|towards) (?:the )?(?!_)((?:[a-z][a-z']*\.? ?){1,3})"
+_BATHS: Final = re.compile(
+    _AT_LEAST
+    + _OVER
+    + r"\b([0-9]{1,2}(?:\.[0-9]{1,2})?)"
+    + _OR_MORE
+    + r"(?:full )?(?:bath|baths|bathroom|bathrooms|ba)\b(?: or more)?"
 )
-_PLACE_ENDS = word_set(
-    "a an with under over for that and or please at on below above less more than is are to around about near of the "
-    "between by if but then instead right now i we my maybe any up max which who you not so from thanks thank too it "
-    "asap preferably ideally next this today tomorrow"
+# "at most 3 bedrooms" and "exactly 2 baths" are not what a search can do: their words are left over, and read back
+_LIMITED: Final = re.compile(
+    r"(?:at most|no more than|not more than|max(?:imum)?(?: of)?|up to|under|less than|fewer than|below|exactly|only|"
+    r"just) $"
 )
-_NO_PLACE = word_set(
-    "area case mind touch particular general person morning afternoon evening budget price range hour hours days day "
-    "week weeks month months time minute minutes advance english spanish there here good great fact neighborhood "
-    "neighbourhood city town order total years water lake school schools park home house homes houses "
-    "listing listings parcel number anywhere wherever "
-    "whatever sure idea"
+_AREA: Final = re.compile(
+    r"\b(?:(at most|no more than|not more than|max(?:imum)?(?: of)?|up to|under|less than|below|smaller than|within)|"
+    r"(at least|over|above|more than|min(?:imum)?(?: of)?|bigger than|larger than|no less than|from)|(about|around))? ?"
+    r"([0-9]{3,5})\+? ?(?:square feet|square foot|square ft|sq\.? ?ft\.?|sqft|sf)\b(?: or (?:(more|bigger|larger)|"
+    r"(less|smaller)))?"
 )
-
-_BEDS = re.compile(
-    r"\b([0-9]{1,2})\+?(?: (?:or|to) [0-9]{1,2}| or more| plus)? ?-?(?:bed|beds|bedroom|bedrooms|bdrm|bdrms|br|bd)\b"
+_WATER: Final = re.compile(
+    r"\b(?:waterfront|water front|on the water|lakefront|lake front|beachfront|on the lake|waterside|"
+    r"by the water)(?: (?:home|homes|place|property))?\b"
 )
-_BATHS = re.compile(
-    r"\b([0-9]{1,2}(?:\.[0-9]{1,2})?)\+?(?: (?:or|to) [0-9]{1,2}| or more)? ?-?(?:full )?(?:bath|baths|"
-    r"bathroom|bathrooms|ba)\b"
+_KINDS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (
+        re.compile(
+            r"\b(?:townhouse|townhouses|townhome|townhomes|town house|town houses|row house|row houses|rowhouse)\b"
+        ),
+        "townhouse",
+    ),
+    (re.compile(r"\b(?:single family|detached|standalone|stand alone)(?: (?:home|homes|house|houses))?\b"), "house"),
+    (
+        re.compile(
+            r"\b(?:condo|condos|condominium|condominiums|apartment|apartments|flat|flats|loft|lofts|duplex|duplexes|"
+            r"penthouse)\b"
+        ),
+        "other",
+    ),
 )
-_AREA = re.compile(r"\b([0-9]{3,5})\+? ?(?:square feet|square foot|square ft|sq\.? ?ft|sqft|sf)\b")
-_MONEY = (
-    r"\$? ?([0-9]+(?:\.[0-9]+)?(?: [0-9]{2})?)"
-    r"(?! ?(?:bed|bath|br\b|ba\b|square|sq|minute|hour|day|week|year|am\b|pm\b|o'clock|percent|mile|block|[0-9]))\b"
+_NO: Final = re.compile(r"\b(?:no|non) ?-?$")
+_CHEAPER: Final = re.compile(
+    r"\b(?:(?:a (?:bit|little) )?cheaper|less expensive|too expensive|lower price|too dear|too much money)\b"
 )
-_BETWEEN = re.compile(r"\b(?:between|from) " + _MONEY + r" (?:and|to) " + _MONEY)
-_MOST = re.compile(
-    r"\b(?:under|below|less than|at most|no more than|not more than|up to|max(?:imum)?(?: of| is)?|cheaper than|"
-    r"budget(?: is| of|'s)?(?: about| around| up to)?|"
-    r"(?:afford|spend)(?: up to| about| around| at most)?|for less than|within) " + _MONEY
+_MAKE_IT: Final = re.compile(
+    r"\b(?:make (?:it|that)|i meant|i said|i mean|rather|no,?|actually,?|change (?:it|that) to|how about|what about|"
+    r"say) (at least )?([0-9]{1,2})(?: of them)?(?: instead| rather| please| actually)?\W*$"
 )
-_LEAST = re.compile(r"\b(?:over|above|more than|at least|min(?:imum)?(?: of| is)?|starting at|no less than) " + _MONEY)
-_ABOUT = re.compile(r"\b(?:around|about|roughly|for) " + _MONEY)
-_AMOUNT = re.compile(r"\$ ?([0-9]+(?:\.[0-9]+)?)\b|\b([0-9]{6,8})\b")
-_WATER = re.compile(
-    r"\b(?:waterfront|water front|on the water|lakefront|lake front|beachfront|on the lake|waterside)\b"
-)
-_DRY = re.compile(r"\b(?:not|no|without|forget|doesn't have to be|don't need)(?: the| a)? (?:waterfront|water front)\b")
-_CHEAPER = re.compile(r"\b(?:cheaper|less expensive|too expensive|lower price)\b")
-_DEAREST = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What one line says; ``None`` is nothing. ``cheaper`` asks for less than the last search."""
+    """What one line says; ``None`` is nothing. ``cheaper`` asks for less than the last search.
+
+    ``rooms`` is a number alone that replaces that of the last search ("make it three"). ``sure``: nobody could
+    understand the line otherwise.
+    """
 
     place: str | None = None
+    other_places: tuple[str, ...] | None = None
+    not_places: tuple[str, ...] | None = None
+    home_type: HomeType | None = None
     beds: int | None = None
     baths: float | None = None
     max_price: int | None = None
     min_price: int | None = None
     min_sqft: int | None = None
+    max_sqft: int | None = None
     waterfront: bool | None = None
     cheaper: bool = False
+    rooms: int | None = None
+    sure: bool = True
 
     def __bool__(self) -> bool:
         return self != _NOTHING
 
+    @property
+    def many(self) -> bool:
+        """Whether the line says enough to be a search by itself: a place, and more."""
+        return self.place is not None and len(self._said()) > 1
+
     def onto(self, last: Search | None) -> Search:
         """The search that follows ``last``: what the line says replaces, the rest stays."""
-        said = {
-            name: value
-            for name in ("place", "beds", "baths", "max_price", "min_price", "min_sqft", "waterfront")
-            if (value := getattr(self, name)) is not None
-        }
-        if self.cheaper and last and last.max_price and self.max_price is None:
+        last = last or Search()
+        said = self._said()
+        if self.place or self.not_places:
+            said |= {"place": self.place, "other_places": self.other_places or (), "not_places": self.not_places or ()}
+        if not self.place and self.not_places and last.place and last.place not in self.not_places:
+            said = {name: value for name, value in said.items() if name != "place"}  # it denies what was never wanted
+        if self.waterfront is not None:
+            said |= {"waterfront": self.waterfront, "not_waterfront": not self.waterfront}
+        if self.cheaper and last.max_price and self.max_price is None:
             said["max_price"] = last.max_price * 85 // 100
-        if last and "max_price" in said and last.min_price and last.min_price >= said["max_price"]:
-            said.setdefault("min_price", None)
-        return (last or Search()).model_copy(update=said)
+        if self.rooms is not None and last.beds is not None:
+            said["beds"] = self.rooms
+        _drop_contrary(said, last, "min_price", "max_price")
+        _drop_contrary(said, last, "min_sqft", "max_sqft")
+        return last.model_copy(update=said)
+
+    def _said(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name in Search.model_fields
+            if name not in ("kind", "other_places", "not_places", "not_waterfront")
+            and (value := getattr(self, name)) is not None
+        }
 
 
-_NOTHING = Criteria()
+_NOTHING: Final = Criteria()
 
 
-def read_criteria(text: str, *, searching: bool = False, expected: bool = False) -> tuple[Criteria, str]:
-    """What ``text`` asks of a home, and ``text`` with the numbers of it blanked by underscores.
+def _drop_contrary(said: dict[str, Any], last: Search, low: str, high: str) -> None:
+    """A new limit ends the old one on the other side that it contradicts."""
+    for new, old in ((high, low), (low, high)):
+        before = getattr(last, old)
+        if new in said and old not in said and before is not None:
+            least, most = (before, said[new]) if new == high else (said[new], before)
+            if least >= most:
+                said[old] = None
 
-    ``searching``: the line is about a search, so "in <words>" names a place though it is not a known
-    one; ``expected``: the office has just asked for a place, so a name alone is one.
+
+def read_criteria(
+    text: str, *, searching: bool = False, expected: bool = False, amending: bool = False, priced: bool = True
+) -> tuple[Criteria, str]:
+    """What ``text`` asks of a home, and ``text`` with the words of it blanked by underscores.
+
+    ``searching``: the line is about a search, so "in <words>" names a place though it is not a known one; ``expected``:
+    the office has just asked for a place, so a name alone is one; ``amending``: a search is what the call is about, so
+    a number alone may change it; ``priced``: numbers may be prices.
     """
-    alone = _lone_name(text) if expected else None
-    place = read_place(text, searching=searching or expected)
-    beds, text = _take(_BEDS, text)
-    baths, text = _take(_BATHS, text)
-    area, text = _take(_AREA, text)
-    low, high, text = _prices(text)
-    water = None if not _WATER.search(text) else not _DRY.search(text)
+    places, text = read_places(text, searching=searching, expected=expected)
+    beds, text, sure_beds = _rooms(_BEDS, text, lambda count: int(float(count)) + 1)
+    baths, text, sure_baths = _rooms(_BATHS, text, lambda count: float(count) + 0.5)
+    low_area, high_area, text, sure_area = _areas(text)
+    prices, text = read_prices(text) if priced else (Prices(), text)
+    water, text = _water(text)
+    kind, text = _kind(text)
+    cheaper = _CHEAPER.search(text)
+    text = _CHEAPER.sub(lambda match: "_" * len(match[0]), text)
+    rooms = _MAKE_IT.search(text) if amending and not beds else None
+    if rooms:
+        text = blank(text, *rooms.span())
     found = Criteria(
-        place=place,
-        beds=int(beds) if beds and 0 < int(beds) <= 20 else None,
-        baths=float(baths) if baths and 0 < float(baths) <= 20 else None,
-        max_price=high,
-        min_price=low,
-        min_sqft=int(area) if area else None,
+        place=places.wanted[0] if places.wanted else None,
+        other_places=places.wanted[1:] or None,
+        not_places=places.denied or None,
+        home_type=kind,
+        beds=int(beds) if beds else None,
+        baths=baths,
+        max_price=prices.high,
+        min_price=prices.low,
+        min_sqft=low_area,
+        max_sqft=high_area,
         waterfront=water,
-        cheaper=bool(_CHEAPER.search(text)),
+        cheaper=bool(cheaper),
+        rooms=int(rooms[2]) if rooms and 0 < int(rooms[2]) <= _MOST_ROOMS else None,
+        sure=places.sure and not cheaper and sure_beds and sure_baths and sure_area,
     )
-    return (Criteria(place=alone) if alone and not found else found), text
+    return found, text
 
 
-def read_place(text: str, *, searching: bool) -> str | None:
-    """The neighbourhood in the caller's words, cleaned; known names first, then "in <words>"."""
-    known = [match for match in _PLACE.finditer(text) if not _NOT_THERE.search(text[: match.start()])]
-    if known:
-        # the newest wins: "ballard, no, fremont"
-        return known[-1][0]
-    for match in _IN_PLACE.finditer(text) if searching else ():
-        words = _name(match[1].split())
-        if words and not _NOT_THERE.search(text[: match.start()]):
-            return " ".join(words)
-    return "seattle" if re.search(r"\bseattle\b", text) else None
+def _rooms(pattern: re.Pattern[str], text: str, more: Callable[[str], float]) -> tuple[float | None, str, bool]:
+    """The least number of rooms; the newest wins. Not sure where a line names several and corrects none."""
+    found = [Found(match.start(), match.end(), match) for match in pattern.finditer(text)]
+    held = standing(found, text, text)
+    if not held.kept:
+        return None, text, True  # what is denied cannot be searched for: its words stay, and are read back
+    rest = held.text
+    for one in (*held.kept, *held.denied):
+        rest = blank(rest, one.start, one.end)
+    counts = [more(one.value[3]) if one.value[2] else float(one.value[3]) for one in held.kept]
+    limited = any(_LIMITED.search(text[: one.start]) for one in held.kept)
+    sure = len(set(counts)) == 1 and not limited and 0 < counts[-1] <= _MOST_ROOMS
+    return counts[-1] if 0 < counts[-1] <= _MOST_ROOMS else None, rest, sure
 
 
-def _lone_name(text: str) -> str | None:
-    """A line of a few words that may be the name of a place, and nothing else."""
-    words = re.findall(r"[a-z']+", text)
-    name = _name([word for word in words if word not in ("um", "uh", "well", "maybe", "somewhere", "please")])
-    return " ".join(name) if name and len(words) <= 4 else None
-
-
-def _name(words: list[str]) -> list[str]:
-    kept: list[str] = []
-    for word in words:
-        if word.strip(".") in _PLACE_ENDS:
-            break
-        kept.append(word.strip("."))
-    return [] if any(word in _NO_PLACE for word in kept) else kept
-
-
-def _take(pattern: re.Pattern[str], text: str) -> tuple[str | None, str]:
-    found: str | None = None
-    for match in pattern.finditer(text):
-        found = match[1]  # the newest wins
-    return found, pattern.sub(lambda match: "_" * len(match[0]), text)
-
-
-def _prices(text: str) -> tuple[int | None, int | None, str]:
+def _areas(text: str) -> tuple[int | None, int | None, str, bool]:
     low = high = None
-    if found := _BETWEEN.search(text):
-        high = _dollars(found[2], None)
-        low = _dollars(found[1], high)
-        if low and high:
-            return min(low, high), max(low, high), _blank(text, found)
-    for match in list(_MOST.finditer(text)):
-        if price := _dollars(match[1], None):
-            high, text = price, _blank(text, match)
-    for match in list(_LEAST.finditer(text)):
-        if price := _dollars(match[1], None):
-            low, text = price, _blank(text, match)
-    if low is None and high is None:
-        return _loose_price(text)
-    return low, high, text
+    sure = True
+    for match in list(_AREA.finditer(text)):
+        if match[1] or match[6]:
+            high = int(match[4])
+        else:
+            low = int(match[4])
+            sure = sure and not match[3]
+        text = blank(text, *match.span())
+    return low, high, text, sure
 
 
-def _loose_price(text: str) -> tuple[int | None, int | None, str]:
-    if (
-        (found := _ABOUT.search(text))
-        and (price := _dollars(found[1], None))
-        and price == int(float(found[1].replace(" ", "")))
-    ):
-        near = not found[0].startswith("for")
-        return (price * 9 // 10 if near else None), (price * 11 // 10 if near else price), _blank(text, found)
-    if found := _AMOUNT.search(text):
-        price = _dollars(found[1] or found[2], None)
-        if price and price >= 50_000:
-            return None, price, _blank(text, found)
-    return None, None, text
+def _water(text: str) -> tuple[bool | None, str]:
+    found = [Found(match.start(), match.end(), True) for match in _WATER.finditer(text)]
+    held = standing(found, text, text)
+    rest = held.text
+    for one in found:
+        rest = blank(rest, one.start, one.end)
+    if held.kept and (no := _NO.search(text[: held.kept[-1].start])):
+        return False, blank(rest, *no.span())
+    return (True if held.kept else False if held.denied else None), rest
 
 
-def _dollars(amount: str, beside: int | None) -> int | None:
-    """An amount as home prices are spoken: "850" and "8 50" are thousands, "1.2" is millions."""
-    plain = amount.replace(" ", "")
-    value = float(plain)
-    if value < 20 and (" " not in amount):
-        # "between 1 and 2 million" and "under 1.2"
-        dollars = value * 1_000_000 if "." in plain or beside else 0.0
-    elif value < 10_000:
-        dollars = value * 1_000
-    else:
-        dollars = value
-    return round(dollars) if 20_000 <= dollars <= _DEAREST else None
-
-
-def _blank(text: str, found: re.Match[str]) -> str:
-    return text[: found.start()] + "_" * (found.end() - found.start()) + text[found.end() :]
+def _kind(text: str) -> tuple[HomeType | None, str]:
+    """The kind of home. A kind that the office does not have stays in the text if it is wanted, to be read back."""
+    wanted: list[str] = []
+    denied: list[str] = []
+    for pattern, kind in _KINDS:
+        held = standing([Found(match.start(), match.end(), kind) for match in pattern.finditer(text)], text, text)
+        no = [one for one in held.kept if _NO.search(text[: one.start])]
+        kept = [one for one in held.kept if one not in no]
+        text = held.text
+        for one in (*held.denied, *no):
+            text = blank(text, one.start, one.end)
+        for one in no:
+            if found := _NO.search(text[: one.start]):
+                text = blank(text, *found.span())
+        wanted += [one.value for one in kept]
+        denied += [one.value for one in (*held.denied, *no)]
+        for one in kept:
+            text = text if kind == "other" else blank(text, one.start, one.end)
+    if "townhouse" in wanted and "house" not in wanted:
+        return "townhouse", text
+    if "house" in wanted or "townhouse" in denied:
+        return ("house" if "townhouse" not in wanted else None), text
+    return ("townhouse" if "house" in denied else None), text

@@ -5,22 +5,28 @@ blanks what it took before the next one looks.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 
 from oneroof.understanding.criteria import Criteria, read_criteria
+from oneroof.understanding.days import read_days
 from oneroof.understanding.homes import Mention, read_addresses, read_homes, read_parcels, read_picks
-from oneroof.understanding.intents import Intent, decide, score
+from oneroof.understanding.intents import STRONG, Intent, Sign, decide, score, without_signs
+from oneroof.understanding.languages import language_of
+from oneroof.understanding.mentions import blank
 from oneroof.understanding.numbers import clean, spoken_numbers, word_set
 from oneroof.understanding.phone import Phone, has_cue, read_phone
+from oneroof.understanding.spelling import corrected
+from oneroof.understanding.vocabulary import left_over
 from oneroof.understanding.when import When, read_when
 
 _NAME = re.compile(
-    r"\b(?:my name is|my name's|the name is|this is|i am|i'm|it's|"
+    r"\b(?:my name is|my name's|(?:the )?name is|this is|i am|i'm|it's|"
     r"name:) ([^\W\d_][\w'.-]{1,24}(?: [^\W\d_][\w'-]{1,24})?)"
 )
-_SURE_NAME = re.compile(r"\b(?:my name is|my name's|the name is|name:)")
+_SURE_NAME = re.compile(r"\b(?:my name is|my name's|(?:the )?name is|name:)")
 _CALLING = re.compile(r"^(?: |,)*(?:calling|here|speaking)\b")
 _BEFORE_NOTE = re.compile(
     r"^.*?\b(?:message|note|voicemail|voice mail)\b(?: (?:for|with|to) (?:the |your |"
@@ -28,6 +34,12 @@ _BEFORE_NOTE = re.compile(
 )
 _TOLD = re.compile(r"\b(?:tell|let) .{1,40}\bthat\b")
 _NO_NOTE = re.compile(r"\b(?:please|thanks|thank you|my number is|call me|back|at|on|hi|hello|for me|[0-9]+)\b")
+_SAID_BY_SIGNS = frozenset(
+    {Intent.PERSON, Intent.MESSAGE, Intent.RESEARCH, Intent.LOOKUP, Intent.FORGET, Intent.LANGUAGE, Intent.BYE}
+    | {Intent.REPEAT, Intent.HOLD, Intent.HELP, Intent.SELL}
+)
+_LONG_NUMBER = 5  # digits
+_MOST_ODD = 12  # words
 _NOT_A_NAME = word_set(
     "and calling from here speaking my i the a an looking not so it in at is for but with or you can could please"
 )
@@ -41,11 +53,29 @@ class Ask(Enum):
     PHONE = auto()
     PLACE = auto()
     NOTE = auto()
+    CONFIRM = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the call is about when a line is said.
+
+    ``asked``: what the office has just asked for. ``offers``: how many homes it named last. ``amending``: a search is
+    what was talked about last, so a number alone may change it.
+    """
+
+    asked: Ask | None = None
+    offers: int = 0
+    amending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What one line says, before anything earlier in the call is considered."""
+    """What one line says, before anything earlier in the call is considered.
+
+    ``odd`` are the words that nobody understood, ``spelled`` says that misspelled words were read as others: before a
+    viewing or a search comes of such a line, it is read back. ``not_homes`` are the homes that it denies.
+    """
 
     text: str = field(repr=False)
     intents: dict[Intent, int]
@@ -55,6 +85,10 @@ class Heard:
     phone: Phone
     name: str | None = None
     note: str | None = field(default=None, repr=False)
+    odd: str = field(default="", repr=False)
+    spelled: bool = False
+    language: str | None = None
+    not_homes: tuple[Mention, ...] = ()
 
     @property
     def only_contact(self) -> bool:
@@ -72,23 +106,61 @@ def is_silence(text: str) -> bool:
     return not re.sub(r"[\W_]|\bsilence\b", "", clean(text))
 
 
-def hear(line: str, now: datetime, asked: Ask | None, offers: int) -> Heard:
-    """Everything ``line`` says. ``offers`` is how many homes the office named last."""
-    text = spoken_numbers(clean(line))
-    phone_talk = asked is Ask.PHONE or has_cue(text)
-    parcels, rest = read_parcels(text, phone_talk=phone_talk)
+def hear(line: str, now: datetime, context: Context) -> Heard:
+    """Everything ``line`` says."""
+    asked, plain = context.asked, clean(line)
+    spelled, put = corrected(plain)
+    text, said = spoken_numbers(spelled), spoken_numbers(plain)
+    parcels, rest = read_parcels(text, phone_talk=asked is Ask.PHONE or has_cue(text))
     phone, rest = read_phone(rest, expected=asked is Ask.PHONE)
     addresses, rest = read_addresses(rest)
+    name, rest = _read_name(rest)
     signs = {intent: sign for intent, sign in score(rest).items() if _is_meant(intent, sign.at, rest)}
-    known, rest = read_criteria(rest, searching=Intent.SEARCH in signs, expected=asked is Ask.PLACE and not signs)
-    picks, rest = read_picks(rest, 0 if asked is Ask.SLOT else offers, expected=asked is Ask.HOME)
+    known, rest = read_criteria(
+        rest,
+        searching=Intent.SEARCH in signs,
+        expected=asked is Ask.PLACE and not signs,
+        amending=context.amending,
+        priced=not _speaks_of_time(rest, now, asked, signs),
+    )
+    picks, rest = read_picks(rest, 0 if asked is Ask.SLOT else context.offers, expected=asked is Ask.HOME)
     when, rest = read_when(rest, now, expected=asked is Ask.SLOT)
-    homes = (*parcels, *addresses, *picks, *read_homes(rest, pointing=not picks, expected=asked is Ask.HOME))
+    pointed, not_homes, rest = read_homes(rest, pointing=not picks, expected=asked is Ask.HOME)
+    homes = (*parcels, *addresses, *picks, *pointed)
     if parcels or addresses:
         homes = tuple(home for home in homes if home.kind not in ("it", "that", "other"))
     named = any(home.kind != "it" for home in homes)
     intents = decide(signs, homes=named, weak_homes=bool(homes) and not named, criteria=bool(known), when=bool(when))
-    return Heard(text, intents, homes, known, when, phone, _name(text), _note(text))
+    return Heard(
+        said,
+        intents,
+        homes,
+        known,
+        when,
+        phone,
+        name,
+        _note(said),
+        odd=_shown(left_over(without_signs(rest, intents.keys() & _SAID_BY_SIGNS))),
+        spelled=bool(put),
+        language=language_of(plain),
+        not_homes=tuple(not_homes),
+    )
+
+
+def _speaks_of_time(text: str, now: datetime, asked: Ask | None, signs: Mapping[Intent, Sign]) -> bool:
+    """Whether the numbers of a line are hours rather than prices: "from nine thirty to ten thirty on Friday"."""
+    if asked is Ask.SLOT:
+        return True
+    days, _ = read_days(text, now.date())
+    return bool(days) and Intent.BOOK in signs and signs.get(Intent.SEARCH, Sign(0, 0)).weight < STRONG
+
+
+def _shown(odd: str) -> str:
+    """What was not understood as the office may say it: no long numbers, which may be a telephone's, and no novels."""
+    words = [word for word in odd.split() if sum(char.isdigit() for char in word) < _LONG_NUMBER]
+    if sum(char.isdigit() for word in words for char in word) >= _LONG_NUMBER:
+        words = [word for word in words if not any(char.isdigit() for char in word)]
+    return " ".join(words[:_MOST_ODD]) or ("that number" if odd else "")
 
 
 def _is_meant(intent: Intent, at: int, text: str) -> bool:
@@ -96,15 +168,16 @@ def _is_meant(intent: Intent, at: int, text: str) -> bool:
     return intent not in (Intent.BYE, Intent.THANKS) or at >= len(text) - 40 or text.count(" ") < 12
 
 
-def _name(text: str) -> str | None:
+def _read_name(text: str) -> tuple[str | None, str]:
+    """The caller's name, and ``text`` without it."""
     for found in _NAME.finditer(text):
         words = found[1].split()
         if len(words) == 2 and words[1] in _NOT_A_NAME:
             words = words[:1]
-        after = text[found.start(1) + len(" ".join(words)) :]
-        if words[0] not in _NOT_A_NAME and (_SURE_NAME.match(found[0]) or _CALLING.match(after)):
-            return " ".join(word.strip(".'-").capitalize() for word in words)
-    return None
+        end = found.start(1) + len(" ".join(words))
+        if words[0] not in _NOT_A_NAME and (_SURE_NAME.match(found[0]) or _CALLING.match(text[end:])):
+            return " ".join(word.strip(".'-").capitalize() for word in words), blank(text, found.start(), end)
+    return None, text
 
 
 def _note(text: str) -> str | None:

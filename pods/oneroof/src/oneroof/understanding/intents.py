@@ -1,7 +1,7 @@
 """What a line is about, by weighted patterns over words."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,7 @@ class Intent(StrEnum):
     BOOK = "book"
     RESEARCH = "research"
     LOOKUP = "lookup"
+    SELL = "sell"
     PERSON = "person"
     MESSAGE = "message"
     LANGUAGE = "language"
@@ -97,10 +98,29 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
             r"last) one) (?:have|got|on|still|come|a|waterfront|available|big|near)\b"
         ),
     ),
+    Intent.SELL: (
+        (
+            r"\b(?:sell|selling|list|listing|market|get rid of|part with|dispose of) (?:off )?(?:my|our|his|her|"
+            r"their|the|a|an|this|mum's|mom's|"
+            r"dad's|(?:my|our) [a-z]+(?:'s)?) (?:[a-z]+ ){0,3}?(?:houses?|homes?|places?|condos?|flats?|apartments?|"
+            r"townhouses?|property|"
+            r"properties|bungalow|cottage|land|lot)\b"
+        ),
+        (
+            r"\b(?:put|putting) (?:my|our|the|it|this) (?:[a-z]+ ){0,3}(?:on|up) (?:the market|for sale)\b|"
+            r"\bsell(?:ing)? up\b"
+        ),
+        (
+            r"\b(?:want|wants|wanting|like|need|looking|look|hoping|hope|thinking|ready|decided|planning|plan|going|"
+            r"trying|how do i|help me|interested in)(?: to| of| about| in)? (?:sell|selling)\b"
+        ),
+        r"\bi'?m selling\b|\bwe'?re selling\b|\bi am selling\b|\bwe are selling\b|\bsell (?:with|through) you\b",
+    ),
     Intent.PERSON: (
         (
             r"\b(?:speak|talk|chat|connect me|put me through|transfer me|pass me|get me|give me|"
-            r"hand me)\b.{0,20}\b(?:human|person|agent|someone|somebody|representative|rep|operator|realtor|"
+            r"hand me|i want|i need|where is|where's)\b.{0,20}\b(?:human|person|agent|someone|somebody|"
+            r"representative|rep|operator|realtor|"
             r"broker|colleague|manager|supervisor|people|man|woman|boss)\b"
         ),
         (
@@ -110,7 +130,10 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
         ),
         (
             r"\b(?:complaint|complain|lawyer|sue you|call me back(?! at| on)|transfer me to|"
-            r"have someone call|someone (?:to )?call me|"
+            r"have someone call|someone (?:to )?call me|(?:ring|phone|call|get) (?:me|us) back|get back to (?:me|us)|"
+            r"(?:someone|somebody|anyone|anybody|one of you|an agent) (?:\w+ ){0,2}(?:ring|phone|call|contact) (?:me|"
+            r"us)|"
+            r"through to (?:someone|somebody|anyone|anybody|an agent|a person|your)|"
             r"(?:not|don't want) (?:a |talking to a |to talk to a )?(?:robot|machine|bot))\b|"
             r"\b(?:anyone|anybody|someone|somebody) (?:\w+ ){0,3}(?:speak|talk) (?:to|with)\b|"
             r"\b(?:hate|stupid) (?:\w+ )?(?:robot|machine|bot)s?\b"
@@ -216,16 +239,39 @@ class Sign:
     at: int
 
 
+_REFUSED: Final = re.compile(
+    r"(?<!why )\b(?:(?:don't|do not|didn't|did not|doesn't|won't|will not|wouldn't|never|can't|cannot|"
+    r"no longer)(?! (?:you|we|i)\b)|"
+    r"not (?:ready |here |going |trying |looking |calling |asking |planning |interested |prepared |yet |"
+    r"about )?)(?: [a-z']+){0,3} ?$"
+)
+_REFUSABLE: Final = frozenset({Intent.SEARCH, Intent.BOOK, Intent.RESEARCH, Intent.LOOKUP, Intent.SELL})
+
+
+def _refused(intent: Intent, text: str, at: int) -> bool:
+    """Whether the caller says not to: "I don't want to book 1042"."""
+    return intent in _REFUSABLE and _REFUSED.search(text[:at]) is not None
+
+
 def score(text: str) -> Mapping[Intent, Sign]:
     """The intents that ``text`` shows any sign of."""
     signs: dict[Intent, Sign] = {}
     for intent, weight, pattern in _COMPILED:
-        if found := pattern.search(text):
+        found = next((one for one in pattern.finditer(text) if not _refused(intent, text, one.start())), None)
+        if found:
             before = signs.get(intent)
             signs[intent] = Sign(
                 weight + (before.weight if before else 0), min(found.start(), before.at) if before else found.start()
             )
     return signs
+
+
+def without_signs(text: str, intents: Collection[Intent]) -> str:
+    """``text`` with the words that speak for ``intents`` replaced by underscores."""
+    for intent, _, pattern in _COMPILED:
+        if intent in intents:
+            text = pattern.sub(lambda match: "_" * len(match[0]), text)
+    return text
 
 
 def decide(
@@ -244,7 +290,12 @@ def decide(
                 weights[intent] += 1
     if when and weights.get(Intent.BOOK, 0) >= 1 and (any_home or not criteria):
         weights[Intent.BOOK] += 2
-    if criteria:
+    if Intent.SELL in weights:
+        # who sells a home does not look for one, and what it may fetch is for a colleague to say
+        buys = criteria and signs.get(Intent.SEARCH, Sign(0, 0)).weight >= STRONG
+        for intent in (Intent.LOOKUP, Intent.RESEARCH, *(() if buys else (Intent.SEARCH,))):
+            weights.pop(intent, None)
+    elif criteria:
         weights[Intent.SEARCH] = weights.get(Intent.SEARCH, 0) + 2
     held = {intent for intent, weight in weights.items() if weight >= STRONG}
     if Intent.RESEARCH in held and signs.get(Intent.LOOKUP, Sign(0, 0)).weight < STRONG:

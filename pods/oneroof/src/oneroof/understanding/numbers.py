@@ -27,6 +27,7 @@ _ORDINALS = _counted(
     1,
 ) | {"thirtieth": 30}
 _NUMERAL = _UNITS.keys() | _TEENS.keys() | _TENS.keys()
+_MILLION = (["million"], ["mil"], ["mill"], ["m"])
 _REPEATS = {"double": 2, "triple": 3}
 
 # "one" is a number only in such company; elsewhere it stands for a home ("the second one", "a nice one")
@@ -106,7 +107,7 @@ def _number(words: list[str], at: int) -> tuple[str, int]:
     word = words[at]
     if word in ("a", "an"):
         return _article(words, at)
-    if word == "half" and words[at + 1 : at + 3] == ["a", "million"]:
+    if word == "half" and words[at + 1 : at + 2] == ["a"] and words[at + 2 : at + 3] in _MILLION:
         return "500000", at + 3
     if word in ("o", "oh"):
         return ("0", at + 1) if _is_zero(words, at) else ("", at)

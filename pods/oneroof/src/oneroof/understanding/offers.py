@@ -1,5 +1,6 @@
 """What the office has named so far, and what the caller's "that one" is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -58,8 +59,18 @@ class Offers:
                 others = [home for home in self.homes if home != away_from]
                 before = [home for home in reversed(self.taken_up) if home != away_from]
                 return before[0] if before else others[0] if len(others) == 1 else None
+            case "both":
+                return None  # see `expanded`
             case "that" | "it":
                 return self.focus or (self.homes[0] if len(self.homes) == 1 else None)
+
+    def expanded(self, mentions: Sequence[Mention]) -> list[Mention]:
+        """``mentions`` with "both" as the two homes that it stands for, if the office can tell which."""
+        out: list[Mention] = []
+        for one in mentions:
+            several = (self.homes if len(self.homes) == 2 else self.taken_up[-2:]) if one.kind == "both" else []
+            out += [Mention("named", one.at, home) for home in several] if len(several) == 2 else [one]
+        return out
 
     def slot_at(self, index: int) -> datetime | None:
         """The slot offered at ``index`` (from 1; -1 is the last)."""

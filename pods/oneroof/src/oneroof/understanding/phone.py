@@ -35,7 +35,9 @@ def read_phone(text: str, *, expected: bool = False) -> tuple[Phone, str]:
             return Phone(number), text[:start] + "_" * (end - start) + text[end:]
         size = sum(char.isdigit() for char in run[0])
         after_cue = cue is not None and 0 <= run.start() - cue.end() < 12
-        wrong = wrong or size > 10 or (size >= 3 and after_cue) or (size >= 7 and expected)
+        listings = all(len(group) in (4, 5) for group in re.findall(r"[0-9]+", run[0]))
+        wrong = wrong or (size > 10 and not listings) or (size >= 3 and after_cue)
+        wrong = wrong or (size >= 7 and expected and not listings)
     if wrong or (expected and re.fullmatch(r"\W*[0-9][0-9\W]*", text)):
         return Phone(impossible=True), _RUN.sub(_blank_long, text)
     return Phone(), text

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+type HomeType = Literal["house", "townhouse"]
+
 
 class _Spoken(BaseModel):
     """Frozen, camelCase on the wire, snake_case in Python."""
@@ -27,26 +29,38 @@ class Line(_Spoken):
 
 
 class Search(_Spoken):
-    """Homes that fit. ``place`` is in the caller's words; prices in US dollars; areas in square feet."""
+    """Homes that fit. Places are in the caller's words; prices in US dollars; areas in square feet.
+
+    A home lies in ``place`` or in one of ``other_places``, and in none of ``not_places``.
+    """
 
     kind: Literal["search"] = "search"
     place: str | None = None
+    other_places: tuple[str, ...] = ()
+    not_places: tuple[str, ...] = ()
+    home_type: HomeType | None = None
     beds: int | None = None
     baths: float | None = None
     max_price: int | None = None
     min_price: int | None = None
     min_sqft: int | None = None
+    max_sqft: int | None = None
     waterfront: bool = False
+    not_waterfront: bool = False
 
 
 class Book(_Spoken):
-    """A viewing of ``home`` at ``slot`` (America/Los_Angeles) for the caller at ``phone`` (E.164)."""
+    """A viewing of ``home`` at ``slot`` (America/Los_Angeles) for the caller at ``phone`` (E.164).
+
+    ``instead_of`` is the home whose viewing this one replaces.
+    """
 
     kind: Literal["book"] = "book"
     home: str
     slot: AwareDatetime
     phone: str = Field(repr=False)
     name: str | None = None
+    instead_of: str | None = None
 
 
 class Research(_Spoken):
@@ -83,11 +97,15 @@ type Wish = Annotated[Search | Book | Research | Lookup | Escalate | Voicemail, 
 
 
 class Turn(_Spoken):
-    """The office's side of one turn: what it says at once, what it now has to do, whether the call ends."""
+    """The office's side of one turn: what it says at once, what it now has to do, whether the call ends.
+
+    ``confirms``: it reads back what it understood, and does it only if the caller says yes.
+    """
 
     say: str = Field(min_length=1)
     wants: tuple[Wish, ...] = ()
     hang_up: bool = False
+    confirms: bool = False
 
 
 class Understanding(Protocol):

@@ -1,0 +1,59 @@
+"""Misspelled days, places and rooms: read as what they most resemble, and read back before anything is done."""
+
+from typing import Final
+
+from oneroof.understanding.numbers import word_set
+from oneroof.understanding.place_names import DISTINCT_WORDS, NAMES
+from oneroof.understanding.vocabulary import PLAIN
+
+_DATES: Final = word_set(
+    "monday tuesday wednesday thursday friday saturday sunday january february march april june july august september "
+    "october november december today tomorrow tonight weekend fortnight"
+)
+_ROOMS: Final = word_set("bedroom bedrooms bathroom bathrooms waterfront townhouse townhouses viewing")
+_TARGETS: Final = tuple(sorted(_DATES | _ROOMS | DISTINCT_WORDS))
+_KNOWN: Final = PLAIN | frozenset(_TARGETS) | {word for name in NAMES for word in name.split()}
+_SHORTEST: Final = 5
+_TWO_LETTERS: Final = 7  # from this length on, two letters may be wrong
+
+
+def corrected(text: str) -> tuple[str, tuple[str, ...]]:
+    """``text`` with misspelled words replaced, and the words that were put in their place."""
+    out: list[str] = []
+    put: list[str] = []
+    for word in text.split(" "):
+        core = word.strip(".,!?;:'\"()")
+        better = _nearest(core) if len(core) >= _SHORTEST and core.isalpha() and core not in _KNOWN else None
+        if better:
+            put.append(better)
+        out.append(word.replace(core, better) if better else word)
+    return " ".join(out), tuple(put)
+
+
+def nearest(word: str, names: tuple[str, ...]) -> str | None:
+    """The only name that is a letter or two (of a long one) away from ``word``; None where none or several are."""
+    most = 2 if len(word) >= _TWO_LETTERS else 1
+    for wrong in range(1, most + 1):
+        close = [name for name in names if abs(len(name) - len(word)) <= wrong and _distance(word, name) == wrong]
+        if close:
+            return close[0] if len({name.rstrip("s") for name in close}) == 1 else None
+    return None
+
+
+def _nearest(word: str) -> str | None:
+    return nearest(word, _TARGETS)
+
+
+def _distance(one: str, other: str) -> int:
+    """Letters to insert, drop, change or swap with their neighbour to get from one word to the other."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        previous, row, older = row, [i], before
+        for j, wanted in enumerate(other, 1):
+            cost = min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, older[j - 2] + 1)
+            row.append(cost)
+        before = previous
+    return row[-1]
