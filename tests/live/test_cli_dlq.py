@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import natsio
 import pytest
 from command_line import Ended, started, tieline
 from support.messages import Book
@@ -151,3 +152,57 @@ async def test_a_redrive_that_is_killed_is_finished_by_the_next(office: Office, 
     assert [letter.told["cause"] for letter in await dead_letters(bus)] == ["invalid"]
     sent = [delivery.origin for delivery in await stored(bus, "redrive.call_intent.booking")]
     assert len(sent) == len(set(sent)) == 600
+
+
+# -- the letters of one original subject -------------------------------------------------------------------------------
+
+
+async def test_a_plain_client_receives_the_letters_of_one_subject_by_the_filter_that_ls_offers(
+    office: Office, folder: Path, nats_url: str
+) -> None:
+    await office.bus.publisher.publish("DLQ.tool-crm.raised.tool.call.crm", b"{}", {})
+    listed = await tieline("dlq", "ls", "--subject", "call.intent.>", cwd=folder, url=nats_url)
+    offered = listed.out.splitlines()[-1].split()[-1]
+    assert offered == "DLQ.*.*.call.intent.>"
+    told = (await tieline("dlq", "ls", "--subject", "call.intent.>", "--json", cwd=folder, url=nats_url)).json
+    assert (told["filter"], told["total"]) == (offered, 1)
+
+    client = await natsio.connect(nats_url)
+    try:
+        heard: list[natsio.Msg] = []
+        client.subscribe(offered, cb=heard.append)
+        await client.flush()
+        for agent in ("booking", "somebody-else"):  # whoever gives it up, and for whatever cause
+            for subject in ("call.intent.book", "tool.call.crm"):
+                await office.bus.publisher.publish(f"DLQ.{agent}.raised.{subject}", b"{}", {})
+        await eventually(lambda: len(heard) >= 2, what="the letters of that subject")
+        assert [message.subject for message in heard] == [
+            "DLQ.booking.raised.call.intent.book",
+            "DLQ.somebody-else.raised.call.intent.book",
+        ]
+
+        config = {"ack_policy": "none", "filter_subject": offered, "name": "plain"}
+        body = json.dumps({"stream_name": "DLQ", "config": config}).encode()
+        made = json.loads((await client.request("$JS.API.CONSUMER.CREATE.DLQ.plain", body)).payload)
+        assert made["num_pending"] == 3
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("to", ["DLQ.call.intent.{{wildcard(3)}}", "DLQ.>", "DLQ.original.{{wildcard(3)}}"])
+async def test_why_the_name_differs_from_the_articles_a_stream_cannot_republish_into_itself(
+    nats_url: str, to: str
+) -> None:
+    """Decision 31. Should a server ever allow it, this test says so, and the article's name can be offered as well."""
+    client = await natsio.connect(nats_url)
+    try:
+        config = {
+            "name": "DLQ",
+            "subjects": ["DLQ.>"],
+            "republish": {"src": "DLQ.*.*.call.intent.*" if "wildcard" in to else "DLQ.*.*.>", "dest": to},
+        }
+        answer = await client.request("$JS.API.STREAM.CREATE.DLQ", json.dumps(config).encode())
+        error = json.loads(answer.payload)["error"]
+    finally:
+        await client.close()
+    assert "cycle" in error["description"]

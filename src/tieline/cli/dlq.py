@@ -69,16 +69,22 @@ def ls(
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Count dead letters by cause and agent, and list the newest."""
+    """Count dead letters by cause and agent, and list the newest.
+
+    With --subject it also shows the filter by which any NATS client receives these letters.
+    """
     selection = _selection(agent, cause, subject, conversation, (since, until))
     found = asyncio.run(_ls(server, selection, limit))
     if json:
         groups = [asdict(group) for group in found.groups]
-        print_json({"total": found.total, "groups": groups, "letters": [as_json(one) for one in found.newest]})
+        letters_json = [as_json(one) for one in found.newest]
+        print_json({"total": found.total, "groups": groups, "letters": letters_json, "filter": selection.filter})
     elif not found.groups:
         print("no dead letters")
     else:
         console().print(listing(found))
+    if subject is not None and not json:
+        print(f"any NATS client receives them, and those to come, by the filter {selection.filter}")
     return 0
 
 
