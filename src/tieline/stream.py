@@ -146,6 +146,17 @@ def default_streams() -> tuple[Stream, ...]:
             description="facts by conversation",
         ),
         Stream(
+            name="ACCOUNTING",
+            subjects=("accounting.*", "accounting.*.*"),
+            max_age=None,
+            max_bytes=64 * _MIB,
+            ttls=False,
+            keep_last=True,
+            atomic=True,  # a checkpoint that needs several messages
+            delays=False,
+            description="each pod's accounts, and how far its streams were read",
+        ),
+        Stream(
             name="STATE",
             subjects=("state.*",),
             max_age=30 * _DAY,

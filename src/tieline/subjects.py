@@ -9,6 +9,8 @@ from typing import Final
 from tieline.errors import BadDeclaration
 
 __all__ = [
+    "AUDIT",
+    "accounting",
     "as_filter",
     "audit",
     "cancellations",
@@ -54,6 +56,7 @@ _HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _STEP_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
+AUDIT: Final = "call.audit"  # records for the accountant that belong to no conversation
 EVERYBODY: Final = "all"  # in place of an agent, in records for all of them; no agent may be called so
 _LONGEST_DEAD = 3_500  # characters of a subject in that of its dead letter
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
@@ -304,3 +307,8 @@ def audit(conversation: str) -> str:
 def unreadable(kind: str) -> str:
     """Where processes note records of one kind that they could not read. Begins like no conversation's token."""
     return f"call.audit.!{kind.replace(' ', '-')}"
+
+
+def accounting(pod: str, part: int = 0) -> str:
+    """Where a pod's accountant keeps its checkpoint; ``part`` is for what does not fit into the first message."""
+    return f"accounting.{pod}.{part}" if part else f"accounting.{pod}"

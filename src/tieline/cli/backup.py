@@ -57,7 +57,7 @@ class _Result:
     @property
     def again(self) -> int:
         """How many messages the server delivers again although they came to an end before the loss."""
-        return sum((row.at_server or 0) - row.owed for row in self.rows or () if not row.holds and _explained(row))
+        return sum(max(0, (row.at_server or 0) - row.owed) for row in self.rows or () if _explained(row))
 
 
 def backup(
@@ -146,8 +146,8 @@ def _agreed(there: Sequence[str]) -> bool:
 
 def _explained(row: Row) -> bool:
     """Whether it holds, or only what the server delivers again keeps it from it."""
-    told = row.done + row.dead + row.expired + row.pending
-    return row.holds or (row.published == told and row.at_server is not None and row.at_server > row.owed)
+    comes_again = row.at_server is not None and row.difference == row.at_server - row.owed - row.unacked
+    return row.holds or (comes_again and row.unaccounted == 0)
 
 
 def _saved(to: Path, manifest: Manifest) -> Group:

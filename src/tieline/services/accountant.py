@@ -1,340 +1,223 @@
-"""The accountant: published = done + dead + expired + pending, for each stream and agent, from the bus alone.
+"""The accountant: what became of every message, for each stream and agent, from the bus alone.
 
-It reads what the streams stored (all of it, also from foreign clients), what facts, dead letters and the journal say
-became of it, and what the server says its consumers still owe, and lays them side by side.
+It reads what the streams stored (all of it, also from foreign clients) and what facts, settlement records, dead letters
+and the journal say became of it, and lays that beside what the server says its consumers have passed. Nothing is done
+without a fact or a record. What it knows is in a checkpoint on the bus, so that a restart reads only what came since.
+
+Several may run for one pod. One leads: it answers, reports what expired, and writes checkpoints. The others stand by.
 """
 
 import asyncio
-import json
 import logging
+import random
 import time
-from collections.abc import Coroutine
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Mapping
 
-from tieline import headers as names
-from tieline import subjects
-from tieline.errors import NotAccepted, Unsettled
+from tieline.errors import NotAccepted, Unsettled, first_of
+from tieline.records.checkpoint import Position
 from tieline.runtime.bus import Bus
+from tieline.services.accounting.asking import CATCHING_UP, ask, encode_rows, sum_subject
+from tieline.services.accounting.books import NOBODY
+from tieline.services.accounting.checkpoints import Overtaken
+from tieline.services.accounting.keeper import Keeper, Restored
+from tieline.services.accounting.readers import Readers
 from tieline.services.expiries import Expiries
-from tieline.services.ledger import Account, Holes, Row
+from tieline.services.ledger import Row
 from tieline.services.stopping import until_stopped
-from tieline.wire.connection import NoAnswer, Received
-from tieline.wire.feed import Feed
-from tieline.wire.topology import consumer_infos, consumers_of, is_waker
+from tieline.wire.connection import ApiError, NoAnswer, Received
 
 __all__ = ["NOBODY", "Accountant", "run", "sum_subject", "take", "take_settled"]
 
 log = logging.getLogger("tieline.accountant")
 
-_EVERY = 2.0  # seconds between looks at the consumers; facts are told within a fraction of it
+_EVERY = 2.0  # seconds between looks at the consumers
+_CHECKPOINT_EVERY = 3.0  # seconds; longer where a checkpoint is so large that writing it takes long
+_SHARE = 20  # of the time at most one part is spent on writing checkpoints
+_STANDBY = 1.0  # seconds between two questions whether another accountant leads
+_PING_WAIT = 1.0
+_FAREWELL = 2.0  # seconds that the last checkpoint may take
 _COUNTED = 10.0  # seconds that a sum which does not hold is counted again
-_BETWEEN = 0.5
+_BETWEEN = 0.25
 _LAGS = 40_000  # messages that wait to be counted: two seconds of work
-NOBODY = "(nobody)"
-_UNSEEN = "(unseen)"
-
-
-def sum_subject(pod: str) -> str:
-    """Where the accountant of a pod answers with its rows, as JSON."""
-    return f"tieline.sum.{pod}"
-
-
-class Accountant:
-    """Follows a pod's streams. A task each for the streams, the facts, the records and the dead letters; one loop."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        consumers = [c for c in consumers_of(bus.pod) if not is_waker(c.durable)]  # records are no messages
-        self._streams = [name for name in bus.pod.streams if any(c.stream == name for c in consumers)]
-        self._consumers = {(c.stream, c.durable): c for c in consumers}
-        self._accounts = {key: Account(*key) for key in self._consumers}
-        self._nobody = {stream: Account(stream, NOBODY) for stream in self._streams}
-        self._holes = {stream: Holes() for stream in self._streams}
-        self._late: set[str] = set()
-        self._behind: dict[str, int] = {}  # messages of a stream that wait to be read
-        self._expiries: Expiries | None = None  # made by who follows: who only counts tells nobody
-        self._delivered: dict[tuple[str, str], int] = {}  # the last sequence that each consumer delivered
-        self._floors: dict[tuple[str, str], int] = {}  # as they were at the last look: facts have had time since
-
-    async def follow(self) -> None:
-        """Read for ever, from the oldest message still stored, and tell of what expires."""
-        self._expiries = Expiries(self._bus)
-        async with asyncio.TaskGroup() as group:
-            for reading in self._readings(to_end=False):
-                group.create_task(reading)
-            while True:
-                await asyncio.sleep(_EVERY)
-                try:
-                    await self._look()
-                    await self._tell()
-                except NoAnswer as silence:
-                    log.warning("the accountant cannot look now: %s", silence)
-                self._say_whether_it_lags()
-
-    async def catch_up(self) -> None:
-        """Read everything that is there now, then return."""
-        await self._look()  # first: what is acknowledged now has its facts and records on the bus before we read them
-        readings = self._readings(to_end=True)
-        try:
-            for reading in readings:
-                await reading
-        finally:
-            for reading in readings:
-                reading.close()
-        await self._look()
-
-    async def rows(self) -> list[Row]:
-        """The sum as it stands: a row for each agent and stream, one for messages that nobody consumes, and one for
-        those that were gone before anybody saw them."""
-        owed = await self._owed()
-        found = [account.row(owed.get(key, (0, 0, 0))[1]) for key, account in self._accounts.items()]
-        found += [account.row(None) for account in self._nobody.values()]
-        found += [_unseen(stream, holes) for stream, holes in self._holes.items()]
-        return [
-            replace(row, upto=self._holes[row.stream].upto, behind=self._behind.get(row.stream, 0))
-            for row in found
-            if row.published or row.agent not in (NOBODY, _UNSEEN)
-        ]
-
-    def _readings(self, *, to_end: bool) -> list[Coroutine[Any, Any, None]]:
-        connection, pod = self._bus.connection, self._bus.pod
-        readings = []
-        for stream in self._streams:
-            filters = pod.streams[stream].subjects
-            feed = Feed(connection, stream, filters, start=1, to_end=to_end, headers_only=True)
-            readings.append(self._read_stream(feed))
-        kinds = [subjects.step_filter("*", "park"), subjects.step_filter("*", "over")]
-        steps = Feed(connection, "STEP", kinds, start=1, to_end=to_end, headers_only=True)
-        waiting = Feed(connection, "SCHEDULE", [subjects.schedules()], start=1, to_end=to_end, headers_only=True)
-        readings += [self._read_steps(steps), self._read_waiting(waiting)]
-        readings.append(self._read_facts(self._bus.feed("call.audit.*", start=1, to_end=to_end)))
-        dead = Feed(connection, "DLQ", ("DLQ.>",), start=1, to_end=to_end, headers_only=True)
-        readings.append(self._read_dead(dead))
-        return readings
-
-    async def _read_stream(self, feed: Feed) -> None:
-        async for delivery in feed:
-            stream, seq, subject = delivery.stream, delivery.seq, delivery.stored_as
-            self._behind[stream] = delivery.left
-            for skipped in self._holes[stream].read(seq):
-                self._skipped(stream, skipped)
-            of = _seq_in(delivery.origin, stream) if delivery.redriven else None
-            if self._expiries is not None:
-                await self._expiries.stored(delivery, seq if of is None else of)
-            if of is None:
-                self._stored(stream, seq, subject, delivery.expires)
-                continue
-            for account in self._takers(stream, subject):
-                account.copied(seq, of, delivery.expires)
-
-    async def _read_steps(self, feed: Feed) -> None:
-        """What the journal has of messages that were put aside: facts may be lost with a process, records are not."""
-        async for delivery in feed:
-            _, agent, _, kind, _ = delivery.subject.split(".")
-            account, seq = self._account_of(delivery.headers.get(names.ORIGIN, ""), agent)
-            if account is not None and kind == "over":
-                account.over(seq)
-            elif account is not None:
-                account.put_aside(seq)
-
-    async def _read_waiting(self, feed: Feed) -> None:
-        """Messages that the server will bring back at their time."""
-        async for delivery in feed:
-            agent = delivery.headers.get("Nats-Schedule-Target", "").rpartition(".")[2]
-            account, seq = self._account_of(delivery.headers.get(names.ORIGIN, ""), agent)
-            if account is not None:
-                account.put_aside(seq)
-
-    async def _read_facts(self, feed: Feed) -> None:
-        async for delivery in feed:
-            fact = _object(delivery.payload)
-            self._behind[delivery.stream] = delivery.left
-            stream, seq = fact.get("stream"), fact.get("seq")
-            if not isinstance(stream, str) or not isinstance(seq, int):
-                continue
-            if fact.get("fact") == "published":
-                # A TTL may have removed the message before we read its stream; who published it still says so.
-                expires = fact.get("expires")
-                if self._expiries is not None:
-                    self._expiries.published(fact)
-                self._stored(stream, seq, str(fact.get("subject")), expires if isinstance(expires, float) else None)
-            elif fact.get("fact") == "settled":
-                self._hear_of(stream, seq, str(fact.get("subject")), str(fact.get("origin")))
-                self._settled(stream, str(fact.get("by")), seq, str(fact.get("outcome")), str(fact.get("origin")))
-
-    async def _read_dead(self, feed: Feed) -> None:
-        async for delivery in feed:
-            told = _object(delivery.headers.get(names.DEAD, "").encode())
-            stream, seq = told.get("stream"), told.get("seq")
-            if not isinstance(stream, str) or not isinstance(seq, int):
-                continue
-            if told.get("cause") == "unknown" and stream in self._nobody:
-                self._nobody[stream].stored(seq)  # it was removed from its stream, maybe before we read that
-                self._nobody[stream].settled(seq, "dead")
-            self._hear_of(stream, seq, str(told.get("subject")), str(told.get("origin")))
-            self._settled(stream, str(told.get("agent")), seq, "dead", str(told.get("origin")))
-
-    def _skipped(self, stream: str, seq: int) -> None:
-        """A message was gone before we read it. Facts may know it, now or later; else nobody saw it."""
-        accounts = [account for account in (*self._accounts.values(), self._nobody[stream]) if account.stream == stream]
-        for account in accounts:
-            if account.heard(seq):
-                account.stored(seq)
-        if not any(account.knows(seq) for account in accounts):
-            self._holes[stream].add(seq)
-
-    def _hear_of(self, stream: str, seq: int, subject: str, origin: str) -> None:
-        """Somebody tells how a message ended, or a copy of one, that we did not see."""
-        if stream in self._holes and seq in self._holes[stream]:
-            self._holes[stream].told(seq)
-            if _seq_in(origin, stream) in (None, seq):
-                self._stored(stream, seq, subject, None)
-
-    def _stored(self, stream: str, seq: int, subject: str, expires: float | None) -> None:
-        if stream not in self._nobody:
-            return
-        self._holes[stream].told(seq)
-        for account in self._takers(stream, subject) or [self._nobody[stream]]:
-            account.stored(seq, expires)
-
-    def _settled(self, stream: str, agent: str, seq: int, outcome: str, origin: str) -> None:
-        account = self._accounts.get((stream, agent))
-        if account is None:
-            return
-        match outcome:
-            case "done" | "dead" | "parked":
-                account.settled(seq, outcome, _seq_in(origin, stream))
-
-    def _takers(self, stream: str, subject: str) -> list[Account]:
-        return [
-            self._accounts[key]
-            for key, consumer in self._consumers.items()
-            if key[0] == stream and any(subjects.covers(wanted, subject) for wanted in consumer.filters)
-        ]
-
-    def _account_of(self, origin: str, agent: str) -> tuple[Account | None, int]:
-        """The account of the message that a record is about, and its sequence."""
-        stream = origin.rsplit("-", 2)[0]
-        seq = _seq_in(origin, stream)
-        return (None, 0) if seq is None else (self._accounts.get((stream, agent)), seq)
-
-    async def _look(self) -> None:
-        """Close what nobody told us of, by what consumers owed at the last look: what is told of it was read since."""
-        owed = await self._owed()
-        now = time.time()
-        for key, account in self._accounts.items():
-            floor = owed.get(key, (0, 0, 0))[0]
-            account.look(now, self._floors.get(key, 0))
-            account.forget(self._floors.get(key, 0))
-            self._floors[key] = floor
-            self._delivered[key] = owed.get(key, (0, 0, 0))[2]
-        for account in self._nobody.values():
-            account.look(now, 0)
-
-    def _say_whether_it_lags(self) -> None:
-        late = {stream: left for stream, left in self._behind.items() if left > _LAGS}
-        for stream in late.keys() - self._late:
-            log.warning("the accountant lags: %s messages of %s wait to be counted", f"{late[stream]:,}", stream)
-        for stream in self._late - late.keys():
-            log.warning("the accountant has caught up with %s", stream)
-        self._late = set(late)
-
-    async def _tell(self) -> None:
-        """Tell of what expired, and of what could not be told before."""
-        if self._expiries is None:
-            return
-        try:
-            for key, account in self._accounts.items():
-                await self._expiries.tell(account, self._delivered.get(key, 0), time.time())
-            for account in self._nobody.values():
-                await self._expiries.tell(account, 0, time.time())
-        except (NotAccepted, Unsettled) as error:
-            log.warning("what expired cannot be told of now: %s", error)
-            return
-        for stream in self._streams:
-            held = [account for account in self._accounts.values() if account.stream == stream]
-            upto = min(self._floors.get((stream, account.agent), 0) for account in held)
-            self._expiries.forget(stream, upto, [*held, self._nobody[stream]])
-
-    async def _owed(self) -> dict[tuple[str, str], tuple[int, int, int]]:
-        """For each consumer: the sequence up to which it owes nothing, how many it owes, and the last it delivered."""
-        owed = {}
-        for stream in self._streams:
-            for info in await consumer_infos(self._bus.connection, stream):
-                pending = int(info["num_pending"]) + int(info["num_ack_pending"])
-                delivered, floor = int(info["delivered"]["stream_seq"]), int(info["ack_floor"]["stream_seq"])
-                owed[stream, info["name"]] = (floor if info["num_ack_pending"] else delivered, pending, delivered)
-        return owed
+_PROMPT = 0.8  # seconds that an answer may wait for a look
+_PING, _PONG = b"ping", b"pong"
 
 
 async def take(bus: Bus) -> list[Row]:
-    """The sum of a pod right now, read from the beginning. Exact when the pod is quiet."""
-    accountant = Accountant(bus)
-    await accountant.catch_up()
-    return await accountant.rows()
+    """The sum of a pod right now: from its accountant, or where none runs, from the newest checkpoint and what came
+    since. It changes nothing."""
+    try:
+        return await ask(bus.connection, bus.pod.name)
+    except NoAnswer:
+        return await _counted(bus)
 
 
 async def take_settled(bus: Bus) -> list[Row]:
-    """Like `take`, again for ten seconds while it does not hold: messages may have moved under the count."""
+    """Like `take`, again for ten seconds while the server counts otherwise: an acknowledgement may be on its way."""
     until = time.monotonic() + _COUNTED
     rows = await take(bus)
-    while not all(row.holds for row in rows) and time.monotonic() < until:
+    while any(row.difference for row in rows) and time.monotonic() < until:
         await asyncio.sleep(_BETWEEN)
         rows = await take(bus)
     return rows
 
 
 async def run(bus: Bus, stop: asyncio.Event) -> None:
-    """Follow the pod until ``stop`` is set, and answer requests on `sum_subject` with the rows as JSON."""
-    accountant = Accountant(bus)
-    answering: set[asyncio.Task[None]] = set()
+    """Keep the books of the pod until ``stop`` is set, and answer requests on `sum_subject` with the rows as JSON."""
+    await until_stopped(Accountant(bus).work(), bus.connection, stop)
 
-    def asked(request: Received) -> None:
-        task = asyncio.ensure_future(_answer(bus, accountant, request.reply))
-        answering.add(task)
-        task.add_done_callback(answering.discard)
 
-    listening = bus.connection.listen(sum_subject(bus.pod.name), asked)
+async def _counted(bus: Bus) -> list[Row]:
+    """Count without an accountant, from the newest checkpoint."""
     try:
-        await until_stopped(accountant.follow(), bus.connection, stop)
-    finally:
-        await listening.stop()
+        async with asyncio.TaskGroup() as group:
+            keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group))
+            try:
+                await keeper.open(create=False)
+                return await keeper.look()
+            finally:
+                keeper.readers.stop()
+    except BaseExceptionGroup as failed:
+        raise first_of(failed) from None
 
 
-async def _answer(bus: Bus, accountant: Accountant, reply: str | None) -> None:
-    if reply:
-        rows = [asdict(row) | {"holds": row.holds} for row in await accountant.rows()]
-        await bus.connection.send(reply, json.dumps(rows).encode())
+class Accountant:
+    """Leads, or stands by while another accountant of the pod leads."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._scratch = False  # the checkpoint must not be used
+
+    async def work(self) -> None:
+        """Do so for ever. Cancelled while it leads, it writes a last checkpoint."""
+        while True:
+            if await self._is_led():
+                await asyncio.sleep(_STANDBY)
+                continue
+            try:
+                await self._lead()
+            except Overtaken:
+                log.warning("another accountant of pod %s leads: this one stands by", self._bus.pod.name)
+            except Restored as restored:
+                log.error("%s. The sum is counted from scratch", restored)
+                self._scratch = True
+            except NoAnswer as silence:
+                log.warning("the accountant cannot begin now: %s", silence)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * _STANDBY)
+
+    async def _is_led(self) -> bool:
+        for _ in range(2):  # one answer may be lost, or late
+            try:
+                await self._bus.connection.request(sum_subject(self._bus.pod.name), _PING, wait=_PING_WAIT)
+            except NoAnswer:
+                await asyncio.sleep(random.uniform(0.0, 0.2) * _STANDBY)
+            else:
+                return True
+        return False
+
+    async def _lead(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                await _Lead(self._bus, group).work(self._scratch)
+        except BaseExceptionGroup as failed:
+            raise first_of(failed) from None
 
 
-def _seq_in(origin: str, stream: str) -> int | None:
-    """The sequence in ``stream`` of the message with this origin; None where it came from elsewhere."""
-    name, _, rest = origin.rpartition("-")
-    name, _, seq = name.rpartition("-")
-    return int(seq) if rest and name == stream and seq.isdecimal() else None
+class _Lead:
+    """One accountant's time as the leader."""
 
+    def __init__(self, bus: Bus, group: asyncio.TaskGroup) -> None:
+        self._bus = bus
+        self._group = group
+        self._expiries = Expiries(bus)
+        self._keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group, self._expiries))
+        self._saved: Mapping[str, Position] = {}
+        self._lags: set[str] = set()
+        self._answering: set[asyncio.Task[None]] = set()
 
-def _unseen(stream: str, holes: Holes) -> Row:
-    gone = len(holes)
-    return Row(
-        stream=stream,
-        agent=_UNSEEN,
-        published=gone,
-        done=0,
-        dead=0,
-        expired=gone,
-        pending=0,
-        parked=0,
-        inferred=0,
-        owed=0,
-        at_server=None,
-    )
+    async def work(self, scratch: bool) -> None:
+        """Look, report and write checkpoints for ever. Raises `Overtaken` where another one does the same."""
+        await self._keeper.open(create=True, scratch=scratch)
+        listening = self._bus.connection.listen(sum_subject(self._bus.pod.name), self._asked)
+        try:
+            self._group.create_task(self._save_for_ever(), name="tieline-accountant-checkpoints")
+            while True:
+                try:
+                    await self._keeper.look()
+                    await self._report()
+                except (NoAnswer, ApiError) as silence:
+                    log.warning("the accountant cannot look now: %s", silence)
+                self._warn_of_lag()
+                await asyncio.sleep(_EVERY)
+        except asyncio.CancelledError:
+            await self._save_at_the_end()
+            raise
+        finally:
+            await listening.stop()
 
+    def _asked(self, request: Received) -> None:
+        if request.reply:
+            task = asyncio.ensure_future(self._answer(request.reply, ping=request.payload == _PING))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
-def _object(payload: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    async def _answer(self, reply: str, *, ping: bool) -> None:
+        """Answer with the sum as of now; with that of the last look where the server is slow."""
+        answer = _PONG
+        if not ping:
+            try:
+                async with asyncio.timeout(_PROMPT):
+                    rows: list[Row] | None = await self._keeper.look()
+            except (TimeoutError, NoAnswer, ApiError, Restored):
+                rows = self._keeper.rows
+            answer = CATCHING_UP if rows is None else encode_rows(rows)
+        await self._bus.connection.send(reply, answer)
+
+    async def _report(self) -> None:
+        """Report what expired, and what could not be reported before."""
+        books, keeper = self._keeper.books, self._keeper
+        now = time.time()
+        try:
+            for stream in books.streams:
+                for account in books.of_stream(stream):
+                    await self._expiries.prepare(account, now, keeper.ages.get(stream))
+                    delivered = keeper.delivered.get((stream, account.agent), 0)
+                    await self._expiries.report(account, books.positions[stream].created, delivered, now)
+        except (NotAccepted, Unsettled) as error:
+            log.warning("what expired cannot be reported now: %s", error)
+        self._expiries.forget([*books.accounts.values(), *books.nobody.values()])
+
+    async def _save_for_ever(self) -> None:
+        wait = 0.0
+        while True:
+            await asyncio.sleep(wait)
+            began = time.monotonic()
+            try:
+                await self._save()
+            except (NoAnswer, ApiError) as error:
+                log.warning("the checkpoint of the sum cannot be stored now: %s", error)
+            wait = max(_CHECKPOINT_EVERY, (time.monotonic() - began) * _SHARE) if self._saved else _BETWEEN
+
+    async def _save(self) -> None:
+        """Write a checkpoint, if anything was read since the last one, and not before everything was judged once."""
+        positions = dict(self._keeper.books.positions)
+        if self._keeper.rows is not None and positions != self._saved:
+            await self._keeper.checkpoints.store(self._keeper.books.checkpoint(time.time()))
+            self._saved = positions
+
+    async def _save_at_the_end(self) -> None:
+        if self._bus.connection.lost.done():
+            return
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                await self._save()
+        except (TimeoutError, NoAnswer, ApiError, Overtaken) as error:
+            log.info("no last checkpoint of the sum: %s", error)
+
+    def _warn_of_lag(self) -> None:
+        lags = {stream: left for stream, left in self._keeper.readers.behind.items() if left > _LAGS}
+        for stream in lags.keys() - self._lags:
+            log.warning("the accountant lags: %s messages of %s wait to be counted", f"{lags[stream]:,}", stream)
+        for stream in self._lags - lags.keys():
+            log.warning("the accountant has caught up with %s", stream)
+        self._lags = set(lags)

@@ -77,6 +77,11 @@ class PullConsumer:
             await self._wait_for_one(most)
         return [self._arrived.popleft() for _ in range(min((most + 1) // 2, len(self._arrived)))]
 
+    def break_off(self) -> None:
+        """Let `fetch` return nothing, as if something may have been lost: its caller then makes another consumer."""
+        self._lossy = True
+        self._wake.set()
+
     async def _wait_for_one(self, most: int) -> None:
         while not self._arrived:
             if self._failure is not None:

@@ -47,12 +47,15 @@ class Feed:
         self._headers_only = headers_only
         self._last: int | None = None  # sequence of the last message given out, or before the first that may be
         self._pending = 0  # messages still to come when the consumer was made
+        self._consumer: PullConsumer | None = None  # that is read now
+        self._processed = 0  # how many of its deliveries the caller has taken, and asked for the next
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
         while True:
             temporary = await self._create()
             consumer = PullConsumer(self._connection, self._stream, temporary.name, acked=False)
             expected = 1
+            self._consumer, self._processed = consumer, 0
             try:
                 if self._to_end and not self._pending:
                     return
@@ -63,6 +66,7 @@ class Feed:
                         expected += 1
                         self._last = delivery.seq
                         yield delivery
+                        self._processed = delivery.nth
                         if self._to_end and not delivery.left:
                             return
                     else:
@@ -95,6 +99,24 @@ class Feed:
                 if not info["num_pending"] and int(info["delivered"]["consumer_seq"]) < expected:
                     return None
                 suspect = not info["num_pending"]  # delivered, and not here: it may be on its way
+
+    async def has_caught_up(self, leader: str | None) -> bool:
+        """Whether the caller has processed everything that the stream held before this call. ``leader`` is the server
+        that leads the stream (None: no cluster): a consumer elsewhere may not have seen the last messages yet, and is
+        replaced by another one."""
+        consumer = self._consumer
+        if consumer is None:
+            return False
+        try:
+            info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{consumer.durable}")
+        except (ApiError, NoAnswer):
+            return False  # it was just lost; the next one comes
+        if (info.get("cluster") or {}).get("leader") != leader:
+            consumer.break_off()
+            return False
+        if consumer is not self._consumer or info["num_pending"]:
+            return False
+        return int(info["delivered"]["consumer_seq"]) <= self._processed
 
     async def position(self) -> tuple[int, int]:
         """How many messages there are to read now, and the sequence before the first that may be one."""

@@ -105,7 +105,7 @@ NOW = {
         Metric("tieline_dead_letters", "gauge", (*_WHO, "cause"), "dead letters in DLQ now"),
         Metric("tieline_accountant_up", "gauge", ("pod",), "1 where the pod's accountant answered, else 0"),
         Metric("tieline_sum_messages", "gauge", (*_CONSUMED, "state"), "what became of the messages: the sum"),
-        Metric("tieline_sum_difference", "gauge", _CONSUMED, "messages by which the sum does not hold; else 0"),
+        Metric("tieline_sum_difference", "gauge", _CONSUMED, "messages by which the sum does not add up; else 0"),
     )
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ __all__ = ["families"]
 type Info = Mapping[str, Any]
 type Labelled = tuple[tuple[str, ...], Info]
 
-_STATES = ("published", "done", "dead", "expired", "pending", "parked", "inferred")
+_STATES = ("published", "done", "dead", "expired", "pending", "unaccounted", "accepted", "before", "parked")
 
 
 def families(reading: Reading, known: Known, behind: int | None) -> Iterator[GaugeMetricFamily]:
@@ -115,8 +115,11 @@ def _sums(reading: Reading, known: Known) -> Iterator[GaugeMetricFamily]:
 
 
 def _difference(row: Info) -> int:
-    """How many messages the two sides of a row differ by, and our count of what is owed and the server's."""
-    told = sum(_count(row, state) for state in ("done", "dead", "expired", "pending"))
+    """By how many messages the columns of a row do not add up, and by how many the server counts otherwise."""
+    counted = read_integer(row.get("difference"))
+    if counted is not None:
+        return counted
+    told = sum(_count(row, state) for state in ("done", "dead", "expired", "pending"))  # an older accountant
     owed, at_server = _count(row, "owed"), read_integer(row.get("at_server"))
     return abs(_count(row, "published") - told) + (0 if at_server is None else abs(owed - at_server))
 

@@ -10,7 +10,8 @@ from typing import Any, get_args
 from tieline import subjects
 from tieline.facts import Ending, Light
 from tieline.outcomes import CauseKind
-from tieline.services.accountant import NOBODY
+from tieline.services.accounting.books import BEFORE, NOBODY
+from tieline.services.accounting.unseen import UNSEEN
 
 __all__ = ["CAUSES", "KINDS", "OTHER", "OUTCOMES", "OUTSIDE", "STATES", "Known", "Models", "pod_of"]
 
@@ -78,7 +79,7 @@ class Known:
 
     def account(self, agent: str, stream: str) -> tuple[str, str]:
         """The labels ``agent`` and ``stream`` of a row of the sum."""
-        named = agent if agent in self._names or agent == NOBODY else OTHER
+        named = agent if agent in self._names or agent in (NOBODY, UNSEEN, BEFORE) else OTHER
         return named, stream if self.keeps(stream) else OTHER
 
     def keeps(self, stream: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from tieline.errors import Unreachable
 from tieline.pod import Pod
 from tieline.records.reading import read_json
-from tieline.services.accountant import sum_subject
+from tieline.services.accounting.asking import sum_subject
 from tieline.services.doctor.monitoring import likely_url, varz
 from tieline.services.letters.reading import STREAM, Group, Selection, counted
 from tieline.services.metrics.labels import Known
@@ -140,9 +140,9 @@ class Reader:
             self._counted = (state, await counted(self._connection, Selection()))
         return self._counted[1]
 
-    async def _sum(self, pod: str) -> list[Info]:
+    async def _sum(self, pod: str) -> list[Info] | None:
         rows = read_json((await self._connection.request(sum_subject(pod), b"")).payload)
-        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
 
 def _is_durable(info: Info) -> bool:

@@ -86,10 +86,11 @@ def copies_agree(record: Record) -> Iterator[str]:
 
 
 def the_sum_holds(record: Record) -> Iterator[str]:
-    """Published = done + dead + expired + pending, for each stream and agent; and nothing is left pending."""
+    """Published = done + dead + expired, for each stream and agent: nothing is unaccounted, and nothing pending."""
     for row in record.rows:
         if not row.holds:
             ends = f"done {row.done} + dead {row.dead} + expired {row.expired} + pending {row.pending}"
+            ends += f" + unaccounted {row.unaccounted}"
             yield f"{row.stream}/{row.agent}: published {row.published}, {ends}, the server owes {row.at_server}"
         elif row.pending:
             yield f"{row.stream}/{row.agent}: {row.pending} are still pending"

@@ -1,0 +1,77 @@
+"""Losses that the sum shows: which messages they are, and how an operator accepts them after having looked."""
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from itertools import batched
+
+from tieline import headers as names
+from tieline import subjects
+from tieline.errors import first_of
+from tieline.records.losses import MOST_RANGES, AcceptedLoss
+from tieline.records.settlements import ranges_of
+from tieline.runtime.bus import Bus
+from tieline.services.accounting.keeper import Keeper
+from tieline.services.accounting.readers import Readers
+from tieline.services.accounting.unseen import UNSEEN
+
+__all__ = ["Loss", "accept", "losses"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Messages of ``stream`` that are unaccounted for ``agent``, as ranges of sequences.
+
+    ``earlier``: how many more the stream had before it was deleted and created again; their sequences mean others now.
+    """
+
+    stream: str
+    agent: str
+    ranges: tuple[tuple[int, int], ...]
+    earlier: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        return self.earlier + sum(last - first + 1 for first, last in self.ranges)
+
+
+async def losses(bus: Bus) -> list[Loss]:
+    """What is unaccounted now, from the newest checkpoint and what came since. Changes nothing."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group))
+            try:
+                await keeper.open(create=False)
+                await keeper.look()
+            finally:
+                keeper.readers.stop()
+    except BaseExceptionGroup as failed:
+        raise first_of(failed) from None
+    found = [
+        Loss(account.stream, account.agent, ranges_of(account.unaccounted()), account.earlier)
+        for stream in keeper.books.streams
+        for account in keeper.books.of_stream(stream)
+    ]
+    found += [Loss(stream, UNSEEN, tuple(gaps.open()), gaps.earlier) for stream, gaps in keeper.books.unseen.items()]
+    return [loss for loss in found if loss.count]
+
+
+async def accept(bus: Bus, found: list[Loss], by: str, reason: str) -> None:
+    """Record that ``by`` has looked at these losses and accepts them: they no longer break the sum. Raises like a
+    publish."""
+    for loss in found:
+        ranges = loss.ranges or ((),)[:0]
+        for number, some in enumerate(batched(ranges, MOST_RANGES, strict=False) if ranges else ((),)):
+            record = AcceptedLoss(
+                stream=loss.stream,
+                agent=loss.agent,
+                ranges=tuple(some),
+                earlier=0 if number else loss.earlier,
+                accepted_by=by,
+                reason=reason,
+                at=time.time(),
+            )
+            headers = {names.MSG_ID: os.urandom(16).hex()}
+            await bus.publisher.publish(subjects.AUDIT, record.encode(), headers)
