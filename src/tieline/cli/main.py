@@ -17,6 +17,7 @@ _COMMANDS = {
     "plan": "tieline.cli.topology",
     "apply": "tieline.cli.topology",
     "report": "tieline.cli.report",
+    "losses": "tieline.cli.losses",
     "pub": "tieline.cli.pub",
     "tail": "tieline.cli.tail",
     "calls": "tieline.cli.calls",

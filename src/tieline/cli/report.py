@@ -88,8 +88,8 @@ def report(
 ) -> int:
     """Show streams, durable consumers and dead letters: all of the account, or those of a pod.
 
-    With ``--sum``: published = done + dead + expired + pending, for each stream and agent of a pod. Exit 3 where it
-    does not hold, though it was counted for ten seconds; while messages move it may take as long to be exact.
+    With ``--sum``: published = done + dead + expired + pending, for each stream and agent of a pod, as of now. Exit 3
+    where messages are unaccounted, or where the server counts otherwise for ten seconds.
     """
     declared = None if pod is None else load_pod(pod)
     if sum_:
@@ -114,6 +114,8 @@ async def _sum(pod: Pod, server: list[str] | None, as_json: bool) -> int:
     out.print(sum_table(rows))
     if not holds:
         wrong = ", ".join(f"{row.stream} {row.agent}" for row in rows if not row.holds)
+        if any(row.unaccounted for row in rows):
+            out.print("[red]Messages are unaccounted: `tieline losses POD` lists them.[/red]")
         out.print(f"[red]The sum does not hold: {wrong}.[/red] docs/operations/runbook.md says what that means.")
     return 0 if holds else _BROKEN
 

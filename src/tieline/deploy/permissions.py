@@ -288,6 +288,8 @@ def _audit(pod: Pod) -> Iterator[Grant]:
     who = "audit"
     yield from _reader(who)
     yield Grant("subscribe", "tieline.sum.*", who, "answers with the sum")
+    for subject in ("accounting.*", "accounting.*.*"):
+        yield Grant("publish", subject, who, "keeps the checkpoint of the sum")
     for subject in ("$JS.ACK.ADVISORY.>", "$JS.ACK.*.*.ADVISORY.>"):
         yield Grant("publish", subject, who, "settles the server's advisories")
     yield from _trust(who)

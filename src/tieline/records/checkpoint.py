@@ -233,7 +233,7 @@ def _packed_due(dues: Mapping[int, Due]) -> list[Any]:
         milliseconds = round(at * 1000)
         stored.append(milliseconds - before)
         before = milliseconds
-        ttls.append(None if expires is None else -1 if math.isinf(expires) else round((expires - at) * 1000))
+        ttls.append(None if expires is None else -1 if math.isinf(expires) else max(0, round((expires - at) * 1000)))
     return [pack(seqs), stored, ttls, subjects, [number[dues[seq][2]] for seq in seqs]]
 
 

@@ -39,6 +39,7 @@ _FAREWELL = 2.0  # seconds that the last checkpoint may take
 _COUNTED = 10.0  # seconds that a sum which does not hold is counted again
 _BETWEEN = 0.25
 _LAGS = 40_000  # messages that wait to be counted: two seconds of work
+_LAG_EVERY = 2.0
 _PROMPT = 0.8  # seconds that an answer may wait for a look
 _PING, _PONG = b"ping", b"pong"
 
@@ -141,13 +142,13 @@ class _Lead:
         listening = self._bus.connection.listen(sum_subject(self._bus.pod.name), self._asked)
         try:
             self._group.create_task(self._save_for_ever(), name="tieline-accountant-checkpoints")
+            self._group.create_task(self._watch_lag(), name="tieline-accountant-lag")
             while True:
                 try:
                     await self._keeper.look()
                     await self._report()
                 except (NoAnswer, ApiError) as silence:
                     log.warning("the accountant cannot look now: %s", silence)
-                self._warn_of_lag()
                 await asyncio.sleep(_EVERY)
         except asyncio.CancelledError:
             await self._save_at_the_end()
@@ -181,8 +182,8 @@ class _Lead:
             for stream in books.streams:
                 for account in books.of_stream(stream):
                     await self._expiries.prepare(account, now, keeper.ages.get(stream))
-                    delivered = keeper.delivered.get((stream, account.agent), 0)
-                    await self._expiries.report(account, books.positions[stream].created, delivered, now)
+                    in_hand = keeper.in_hand.get((stream, account.agent), range(0))
+                    await self._expiries.report(account, books.positions[stream].created, in_hand, now)
         except (NotAccepted, Unsettled) as error:
             log.warning("what expired cannot be reported now: %s", error)
         self._expiries.forget([*books.accounts.values(), *books.nobody.values()])
@@ -213,6 +214,12 @@ class _Lead:
                 await self._save()
         except (TimeoutError, NoAnswer, ApiError, Overtaken) as error:
             log.info("no last checkpoint of the sum: %s", error)
+
+    async def _watch_lag(self) -> None:
+        """A look waits for what is to be read; this does not."""
+        while True:
+            await asyncio.sleep(_LAG_EVERY)
+            self._warn_of_lag()
 
     def _warn_of_lag(self) -> None:
         lags = {stream: left for stream, left in self._keeper.readers.behind.items() if left > _LAGS}

@@ -89,16 +89,16 @@ class Expiries:
                 of = account.message_of(seq)
                 await self._note(account.stream, of, subject, found.headers, origin, found.payload)
 
-    async def report(self, account: Account, created: float, delivered: int, now: float) -> None:
+    async def report(self, account: Account, created: float, in_hand: range, now: float) -> None:
         """Report what expired in ``account``, of the stream ``created`` then.
 
-        What was ``delivered`` may still be handled, and prove the expiry wrong: that has to wait. Raises like a
+        What is ``in_hand`` may still be handled, and prove the expiry wrong: that has to wait. Raises like a
         publish; what was not reported then is reported at the next call.
         """
         expired = account.expired()
         patience = self._patience(account.agent)
         ready = [
-            (seq, due) for seq, due in expired if now > (due[1] or 0.0) + (_UNDECIDED if seq > delivered else patience)
+            (seq, due) for seq, due in expired if now > (due[1] or 0.0) + (patience if seq in in_hand else _UNDECIDED)
         ]
         await self._recall(account.stream, [(seq, due) for seq, due in ready if self._lacks(account.stream, seq)])
         for seq, due in ready:

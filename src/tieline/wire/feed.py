@@ -111,7 +111,7 @@ class Feed:
             info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{consumer.durable}")
         except (ApiError, NoAnswer):
             return False  # it was just lost; the next one comes
-        if (info.get("cluster") or {}).get("leader") != leader:
+        if (info.get("cluster") or {}).get("leader") not in (None, leader):
             consumer.break_off()
             return False
         if consumer is not self._consumer or info["num_pending"]:

@@ -74,7 +74,6 @@ class Books:
         self.nobody = {stream: Account(stream, NOBODY) for stream in self.streams}
         self.unseen = {stream: Unseen() for stream in self.streams}
         self.positions: dict[str, Position] = {}
-        self.unreadable = 0  # records that could not be read
         self.marks: list[tuple[float, dict[str, int]]] = []  # from time to time, how far the streams were read
         self._at_server: dict[tuple[str, str], int | None] = {}
         self._unacked: dict[tuple[str, str], int] = {}

@@ -52,7 +52,7 @@ class Keeper:
         self.checkpoints = Checkpoints(connection, pod.name)
         self.books = Books(self._holds, 0.0)
         self.readers = readers
-        self.delivered: dict[tuple[str, str], int] = {}  # the last sequence that each agent's consumer handed out
+        self.in_hand: dict[tuple[str, str], range] = {}  # the sequences that an agent's processes may be handling
         self.ages: dict[str, float | None] = {}  # the max_age of each stream
         self.rows: list[Row] | None = None  # as of the last look
         self._lock = asyncio.Lock()
@@ -103,8 +103,9 @@ class Keeper:
                 self.books.look(stream, look)
                 await self._look_for_gone(view, look, in_flight)
             for hold in self._holds:
-                at = in_flight.get((hold.stream, hold.durable))
-                self.delivered[hold.stream, hold.agent] = 0 if at is None else at.delivered
+                at, key = in_flight.get((hold.stream, hold.durable)), (hold.stream, hold.agent)
+                floor = floors[key].floor if key in floors else 0
+                self.in_hand[key] = range(0) if at is None else range(floor + 1, at.delivered + 1)
             self.books.prune(max((view.now for view in seen.streams.values()), default=0.0))
             self.rows = self.books.rows(self.readers.behind)
             return self.rows

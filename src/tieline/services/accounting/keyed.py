@@ -10,7 +10,7 @@ def by_value[V: str](values: Mapping[int, V]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for seq, value in values.items():
         found.setdefault(value, []).append(seq)
-    return found
+    return {value: sorted(seqs) for value, seqs in sorted(found.items())}
 
 
 def by_sequence(values: Mapping[str, list[int]]) -> Iterator[tuple[int, str]]:

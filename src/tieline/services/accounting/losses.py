@@ -62,8 +62,7 @@ async def accept(bus: Bus, found: list[Loss], by: str, reason: str) -> None:
     """Record that ``by`` has looked at these losses and accepts them: they no longer break the sum. Raises like a
     publish."""
     for loss in found:
-        ranges = loss.ranges or ((),)[:0]
-        for number, some in enumerate(batched(ranges, MOST_RANGES, strict=False) if ranges else ((),)):
+        for number, some in enumerate(list(batched(loss.ranges, MOST_RANGES, strict=False)) or [()]):
             record = AcceptedLoss(
                 stream=loss.stream,
                 agent=loss.agent,

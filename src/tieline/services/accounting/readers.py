@@ -18,6 +18,7 @@ from tieline.services.accounting.survey import StreamView
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
+from tieline.wire.unreadable import Kind
 
 __all__ = ["Observer", "Readers"]
 
@@ -128,7 +129,8 @@ class Readers:
                 if self._observer is not None:
                     self._observer.told(fact)
         except BadPayload as error:
-            self._skip(delivery, str(error))
+            log.info("message %d of %s: %s", delivery.seq, delivery.stream, error)
+            self._skip(delivery, "settlement" if kind == "settlements" else "fact")
 
     def _record(self, delivery: Delivery) -> None:
         """What the journal has of messages that were put aside, or are over."""
@@ -143,13 +145,12 @@ class Readers:
     def _letter(self, delivery: Delivery) -> None:
         told = read_object(delivery.headers.get(names.DEAD, ""))
         if told is None:
-            self._skip(delivery, f"no {names.DEAD} header that can be read")
+            self._skip(delivery, "dead letter")
         else:
             self.books.dead_letter(told)
 
-    def _skip(self, delivery: Delivery, why: str) -> None:
-        self.books.unreadable += 1
-        log.warning("skipped message %d of %s: %s", delivery.seq, delivery.stream, why)
+    def _skip(self, delivery: Delivery, kind: Kind) -> None:
+        self._connection.unreadable.skip(kind, delivery.stored_as, delivery.stream, delivery.seq)
 
 
 def _due(delivery: Delivery) -> Due:

@@ -132,7 +132,7 @@ def _floor(info: dict[str, Any] | None, stream: StreamView) -> int:
         return int(info["ack_floor"]["stream_seq"])
     delivered = int(info["delivered"]["stream_seq"])
     # A consumer on another server than the stream's leader may not have its last messages yet.
-    together = (info.get("cluster") or {}).get("leader") == stream.leader
+    together = (info.get("cluster") or {}).get("leader") in (None, stream.leader)
     return max(delivered, stream.last_seq) if together and not info["num_pending"] else delivered
 
 
