@@ -68,6 +68,7 @@ class AccountState:
     unreported: dict[int, Due] = field(default_factory=dict)
     reports_facts: bool = False
     since: float = 0.0
+    first: int = 0
 
 
 @dataclass(slots=True)
@@ -195,6 +196,7 @@ def _packed_account(state: AccountState) -> dict[str, Any]:
         "unreported": _packed_due(state.unreported),
         "facts": state.reports_facts,
         "since": state.since,
+        "first": state.first,
     }
 
 
@@ -219,6 +221,7 @@ def _account(packed: dict[str, Any]) -> AccountState:
         unreported=_due(packed["unreported"]),
         reports_facts=packed["facts"] is True,
         since=_time(packed["since"]),
+        first=_integer(packed["first"]),
     )
 
 

@@ -40,6 +40,7 @@ class Account(Deliveries):
         super().__init__()
         self.stream = stream
         self.agent = agent
+        self.first = 0  # of older sequences the agent wanted none when it began
         self.since = 0.0  # what was stored before it may have left before the agent had an account
         self.reports_facts = False  # settled facts of this agent were read: what it parks is told too
         self.unreported: dict[int, Due] = {}  # messages that expired; whoever reports one takes it out
@@ -50,7 +51,7 @@ class Account(Deliveries):
         self._aside: set[int] = set()  # messages with a record that brings, or brought, them back
         self._superseded: set[int] = set()  # pending messages with a superseded delivery
         self._accepted = Ranges()  # losses that an operator has accepted
-        self._earlier = 0  # unaccounted messages of the stream's earlier lives: they have no sequence any more
+        self.earlier = 0  # unaccounted messages of the stream's earlier lives: they have no sequence any more
         self._reported: set[int] = set()  # reported as expired, and not known to be expired yet
         self._early: dict[int, _Early] = {}  # told of, and not yet known to be stored
         self._low = 0  # up to here everything is known: what is neither pending nor in _closed is done
@@ -107,8 +108,8 @@ class Account(Deliveries):
             self._accepted.add(first, last)
         for seq in self.unaccounted():
             self._decide(seq)
-        taken = min(earlier, self._earlier)
-        self._earlier -= taken
+        taken = min(earlier, self.earlier)
+        self.earlier -= taken
         self._ends["unaccounted"] -= taken
         self._ends["accepted"] += taken
 
@@ -143,7 +144,7 @@ class Account(Deliveries):
         account = Account(self.stream, self.agent)
         account.reports_facts, account.since = self.reports_facts, self.since
         account._ends, account._published = self._ends, self._published
-        account._earlier = self._ends["unaccounted"]
+        account.earlier = self._ends["unaccounted"]
         return account
 
     def forget(self, upto: int) -> None:
@@ -190,7 +191,7 @@ class Account(Deliveries):
 
     def unaccounted(self) -> list[int]:
         """The messages that are unaccounted, in order."""
-        if self._ends["unaccounted"] == self._earlier:
+        if self._ends["unaccounted"] == self.earlier:
             return []
         return sorted(seq for seq, end in self._closed.items() if end == "unaccounted")
 
@@ -230,11 +231,6 @@ class Account(Deliveries):
         )
 
     @property
-    def earlier(self) -> int:
-        """Unaccounted messages that the stream had before it was created again."""
-        return self._earlier
-
-    @property
     def before(self) -> int:
         """Messages that left their consumer before accounting began, without a word of their end."""
         return self._ends["before"]
@@ -254,11 +250,12 @@ class Account(Deliveries):
             copies=dict(self._copies),
             aside=sorted(self._aside),
             accepted=list(self._accepted),
-            earlier=self._earlier,
+            earlier=self.earlier,
             owed=dict(self._owed),
             unreported=dict(self.unreported),
             reports_facts=self.reports_facts,
             since=self.since,
+            first=self.first,
         )
 
     @classmethod
@@ -266,11 +263,11 @@ class Account(Deliveries):
         """The account as `state` had it."""
         account = cls(state.stream, state.agent)
         account.reports_facts, account.unreported = state.reports_facts, dict(state.unreported)
-        account.since = state.since
+        account.since, account.first = state.since, state.first
         account._published, account._low = state.published, state.low
         account._ends.update({verdict: count for verdict, count in state.ends.items() if count})  # type: ignore[misc]
         account._pending, account._aside = set(state.pending), set(state.aside)
-        account._accepted, account._earlier = Ranges(state.accepted), state.earlier
+        account._accepted, account.earlier = Ranges(state.accepted), state.earlier
         account._closed.update(by_sequence(state.closed))  # type: ignore[arg-type]
         account._answers.update(by_sequence(state.answers))  # type: ignore[arg-type]
         account._early.update(by_sequence(state.early))  # type: ignore[arg-type]
@@ -337,7 +334,10 @@ class Account(Deliveries):
             return
         if late and (of != seq or seq not in self._aside):
             self.unreported[of] = (due[0], end, due[2])
-        self._conclude(seq, "expired" if late else "before" if due[0] < look.since else "lost")
+        self._conclude(seq, "expired" if late else self._lost(seq, due, look))
+
+    def _lost(self, seq: int, due: Due, look: Look) -> Answer:
+        return "before" if due[0] < look.since or seq < self.first else "lost"
 
     def _verdict(self, message: int) -> Verdict | None:
         """How a message that is not done ended; None while it is pending."""

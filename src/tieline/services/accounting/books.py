@@ -31,26 +31,27 @@ _SKEW = 1.0  # seconds by which an origin may be older than its stream: they are
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What an agent (or a tool) takes from a stream: through ``durable`` its messages, and through ``copies`` what is
-    brought back to it. Both may be one consumer."""
+    brought back to it. Both may be one consumer. ``chooses_start``: it does not want everything that was stored before
+    it began."""
 
     stream: str
     agent: str
     filters: tuple[str, ...]
     durable: str
     copies: str
+    chooses_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Floors:
     """What the server says of one `Hold`: up to where its consumers owe nothing, and what it counts as pending.
 
-    ``at_server`` is None while messages move. Of what was stored before ``since`` the agent may get nothing.
+    ``at_server`` is None while messages move.
     """
 
     floor: int
     copies_floor: int
     at_server: int | None = None
-    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class Books:
 
     def look_of(self, account: Account, look: StreamLook, floors: Floors) -> Look:
         """What a stream's look means for one account."""
-        since = max(self.since, floors.since, account.since)
+        since = max(self.since, account.since)
         return Look(look.now, floors.floor, floors.copies_floor, look.max_age, since)
 
     def of_stream(self, stream: str) -> list[Account]:

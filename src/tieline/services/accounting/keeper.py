@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tieline.errors import BadPayload, NotApplied
 from tieline.pod import Pod
 from tieline.records.checkpoint import Checkpoint, Position
+from tieline.records.reading import read_integer, read_timestamp
 from tieline.services.accounting.account import Account
 from tieline.services.accounting.books import Books, Floors, Hold, StreamLook
 from tieline.services.accounting.checkpoints import STREAM, Checkpoints
@@ -57,6 +58,7 @@ class Keeper:
         self.rows: list[Row] | None = None  # as of the last look
         self._lock = asyncio.Lock()
         self._shrunk = 0
+        self._unborn: list[Hold] = []
         self._gone: dict[str, tuple[int, int]] = {}  # what of each stream was gone when that was last looked at
 
     async def open(self, *, create: bool, scratch: bool = False) -> None:
@@ -79,7 +81,9 @@ class Keeper:
         self.readers.books = self.books
         for name in views:
             self.readers.start(name)
-        for hold in [] if checkpoint is None else self.books.new_holds(checkpoint):
+        new = self._holds if checkpoint is None else self.books.new_holds(checkpoint)
+        self._unborn = [hold for hold in new if hold.chooses_start]
+        for hold in [] if checkpoint is None else new:
             self.readers.backfill(hold, self.books.positions[hold.stream].seq)
 
     async def look(self) -> list[Row]:
@@ -90,6 +94,7 @@ class Keeper:
         async with self._lock:
             seen = await self._surveyed()
             await self.readers.have_passed(seen.streams)
+            self._note_starts(seen)
             floors, consumers = await floors_after(self._connection, self._holds, seen)
             in_flight = {
                 key: _InFlight(int(info["delivered"]["stream_seq"]), bool(info["num_ack_pending"]))
@@ -131,6 +136,18 @@ class Keeper:
         if shrunk:
             raise NoAnswer(f"{', '.join(shrunk)}: the server that answers has not everything that was read")
         return seen
+
+    def _note_starts(self, seen: Survey) -> None:
+        """With which message each agent begins that has just got its account, and does not want what is older.
+
+        Only then: what its consumer passes over later, because it was created again, is a loss.
+        """
+        for hold in self._unborn:
+            config = seen.consumers.get((hold.stream, hold.durable), {}).get("config", {})
+            account = self.books.accounts[hold.stream, hold.agent]
+            account.first = read_integer(config.get("opt_start_seq")) or 0
+            account.since = read_timestamp(config.get("opt_start_time")) or account.since
+        self._unborn.clear()
 
     async def _look_for_gone(
         self, view: StreamView, look: StreamLook, in_flight: Mapping[tuple[str, str], _InFlight]
@@ -219,7 +236,14 @@ class Keeper:
 def holds_of(pod: Pod) -> list[Hold]:
     """What each agent and tool of a pod takes from each stream. Records that wake parked messages are no messages."""
     return [
-        Hold(consumer.stream, consumer.durable, consumer.filters, consumer.durable, consumer.durable)
+        Hold(
+            stream=consumer.stream,
+            agent=consumer.durable,
+            filters=consumer.filters,
+            durable=consumer.durable,
+            copies=consumer.durable,
+            chooses_start=consumer.start != "stored",
+        )
         for consumer in consumers_of(pod)
         if not is_waker(consumer.durable)
     ]

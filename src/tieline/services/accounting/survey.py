@@ -82,7 +82,6 @@ async def floors_after(
             floor=_floor(main, before),
             copies_floor=_floor(copies, before),
             at_server=sum(info["num_pending"] + info["num_ack_pending"] for info in infos) if quiet else None,
-            since=_starts(main),
         )
     return floors, again
 
@@ -140,10 +139,3 @@ def _progress(info: dict[str, Any] | None) -> tuple[Any, ...] | None:
     if info is None:
         return None
     return info["delivered"], info["ack_floor"], info["num_pending"], info["num_ack_pending"]
-
-
-def _starts(info: dict[str, Any] | None) -> float:
-    """When the agent asked to begin: of older messages it wants none."""
-    if info is None or (info["config"].get("metadata") or {}).get("tieline.start") in (None, "stored"):
-        return 0.0
-    return read_timestamp(info.get("created")) or 0.0
