@@ -140,7 +140,10 @@ class Expired:
 @dataclass(slots=True)
 class LetterRedriven:
     """A person sent a dead letter again, to ``subject``. ``letter`` is its sequence in DLQ, ``agent`` who had given it
-    up, ``deaths`` how often it had died. Told again where the command was killed and run again."""
+    up, ``deaths`` how often it had died. Told again where the command was killed and run again.
+
+    The letter is removed next, so the fact keeps what it said: that it ``died`` (in seconds since 1970) of ``cause``
+    after ``attempt`` attempts, in ``words``, and the end of the ``traceback``."""
 
     conversation: str
     by: str
@@ -150,6 +153,12 @@ class LetterRedriven:
     subject: str
     deaths: int
     reason: str
+    died: float
+    attempt: int
+    cause: str
+    words: str
+    error: str
+    traceback: str
 
 
 @dataclass(slots=True)
@@ -164,6 +173,12 @@ class LetterDropped:
     subject: str
     deaths: int
     reason: str
+    died: float
+    attempt: int
+    cause: str
+    words: str
+    error: str
+    traceback: str
 
 
 @dataclass(slots=True)

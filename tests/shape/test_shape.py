@@ -31,6 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": ("models",),
     "wire": ("wire",),
     "runtime": ("runtime",),
+    "views": ("views",),
     "services": ("services", "server"),
     "security": ("security",),
     "edges": ("cli", "dashboard", "deploy", "testing", "__init__", "__main__"),

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -20,7 +20,7 @@ from tieline.errors import BadSettings
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.services import cancelling, questions, schema
-from tieline.services.conversations import Summary, conversations
+from tieline.services.conversations import Listing, Summary, list_conversations
 from tieline.services.questions import Board, Question, open_questions
 from tieline.services.reference import load_pod
 from tieline.services.timeline import Entry, Timeline, redacted_by, timeline
@@ -40,6 +40,7 @@ _STYLES = {
     "dead letter": "red",
     "vanished": "red",
     "expired": "red",
+    "unaccounted": "red",
     "cancelled": "magenta",
     "asked": "yellow",
     "answered": "yellow",
@@ -65,12 +66,19 @@ def ls(
     start = None if since is None else moment("--since", since)
     found = asyncio.run(_ls(server, start, limit, names, waiting))
     if json:
-        for summary in found:
+        for summary in found.summaries:
             print_json(_camel(asdict(summary)))
-    elif not found:
+    elif not found.summaries:
         print("no conversation waits for a person" if waiting else "no conversations")
     else:
-        _print_summaries(found)
+        _print_summaries(found.summaries)
+    if found.since is not None:
+        what = "questions" if waiting else "facts"
+        print(
+            f"note: {what} from before {_date(found.since)} were not looked at; `tieline calls show ID` looks at one "
+            "conversation",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -137,9 +145,9 @@ def cancel(
 
 async def _ls(
     server: list[str] | None, since: datetime | None, limit: int, names: frozenset[str] | None, waiting: bool
-) -> list[Summary]:
+) -> Listing:
     async with connected(server) as connection:
-        return await conversations(connection, since=since, limit=limit, names=names, waiting=waiting)
+        return await list_conversations(connection, since=since, limit=limit, names=names, waiting=waiting)
 
 
 async def _show(server: list[str] | None, conversation: str, redact: frozenset[str]) -> Timeline | None:
@@ -214,7 +222,7 @@ def _answered(record: Any) -> str:
     return f"refused by {by} {when}: {line(str(record.get('reason', '')))}"
 
 
-def _print_summaries(found: list[Summary]) -> None:
+def _print_summaries(found: Iterable[Summary]) -> None:
     rows = []
     for summary in found:
         state = f"{summary.state}, ended" if summary.ended and summary.state == "done" else summary.state
@@ -238,13 +246,16 @@ def _print_summaries(found: list[Summary]) -> None:
 
 def _print_timeline(found: Timeline) -> None:
     summary, began = found.summary, found.summary.first
-    at = datetime.fromtimestamp(began).astimezone().isoformat(sep=" ", timespec="seconds")
-    title = f"{line(summary.id)}: {summary.state}{', ended' if summary.ended else ''}, since {at}"
-    rows = [_row(entry, began) for entry in found.entries]
+    title = f"{line(summary.id)}: {summary.state}{', ended' if summary.ended else ''}, since {_date(began)}"
+    rows = [_row(entry, began) for entry in found.entries if entry.kind != "superseded"]
     print_table(title, (">after", "by", "", "what", ">took"), rows)
     for question in summary.questions:
         wanted = schema.described(question.schema)
         print(f"waits for a person: {line(question.text)}  (tieline calls answer {line(summary.id)} …, {wanted})")
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def _row(entry: Entry, began: float) -> tuple[object, ...]:

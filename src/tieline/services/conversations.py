@@ -1,29 +1,37 @@
-"""Conversations at a glance: one pass over the facts, beside what the journal says of questions and cancellations."""
+"""Conversations at a glance: the newest first, each as its facts and its records in the journal have it.
 
-import time
-from collections import OrderedDict
-from collections.abc import Mapping
+However long the history is, the time and memory are bounded. The newest facts name the conversations, and only those
+that are shown are read, one by one: the server finds the facts and records of one conversation by their subjects.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from tieline import headers as names
 from tieline import subjects
-from tieline.codec import digest
+from tieline.errors import BadPayload
 from tieline.records.facts import read_fact
-from tieline.services.questions import Board, Question, open_questions
+from tieline.records.reading import read_time
+from tieline.records.settlements import Settlements
+from tieline.services.questions import Board, Question, newest_questions
+from tieline.views.positions import Positions
+from tieline.views.standing import Fact, Record, Standing, State, is_late_copy, is_noise
+from tieline.wire.backwards import newest_from, read_backwards
 from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
-from tieline.wire.topology import consumer_infos
+from tieline.wire.journal import record_in
 
-__all__ = ["Consumers", "State", "Summary", "Tally", "conversations", "fact_in", "is_waking"]
+__all__ = ["Account", "Listing", "Summary", "conversations", "explain", "fact_in", "list_conversations"]
 
-type State = Literal["waiting", "running", "parked", "dead", "expired", "done", "cancelled"]
-type Fact = Mapping[str, Any]
-
-_REMEMBERED = 20_000  # conversations at once; beyond it those that have been quiet longest are forgotten
-_LAG = 2.0  # seconds after which facts have been told: then an acknowledgement alone says that a message is settled
-_LOOKED_AT = 4_096  # subjects whose consumers are remembered
+_AUDIT, _FACTS, _JOURNAL = "CALL_AUDIT", "call.audit.*", "STEP"
+_AT_ONCE = 8  # conversations read side by side
+_MAX_FACTS = 250_000  # newest facts in which conversations are looked for
+_MAX_OF_ONE = 20_000  # newest facts, and newest records, of one conversation that are read
+_MAX_SETTLEMENTS = 50_000  # newest settlement records that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,9 @@ class Summary:
     """A conversation. ``first`` and ``last`` activity are in seconds since 1970.
 
     ``state``: ``waiting`` for a person's answer to ``questions``; ``running``: a message is on its way or being tried;
-    ``parked``: everything left waits for another agent or a time; ``expired``: a message's TTL ended unhandled;
-    ``cancelled``; else ``done``, or ``dead`` where something came to a dead letter. ``ended``: by `Conversation.end`.
+    ``parked``: everything left waits for another agent or a time; ``unaccounted``: nothing says what became of a
+    message; ``expired``: a message's TTL ended unhandled; ``cancelled``; else ``done``, or ``dead`` if a message died
+    and nobody redrove it. ``dead``: how often messages died, redriven ones too. ``ended``: by `Conversation.end`.
     """
 
     id: str
@@ -47,177 +56,81 @@ class Summary:
     ended: bool
 
 
-class Consumers:
-    """Which durable consumers of Tieline's take a message, and up to where each owes nothing. As of one moment."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Conversations, the newest activity first. ``since``: facts older than that (in seconds since 1970) were not
+    looked at, although there are some; None if all were, or as many conversations as asked for were found."""
 
-    def __init__(self, infos: Mapping[str, list[dict[str, Any]]]) -> None:
-        """``infos``: what the server says of the consumers of each stream."""
-        self._filters: dict[str, list[tuple[str, list[str]]]] = {}
-        self._floors: dict[tuple[str, str], int] = {}
-        self._takers: dict[tuple[str, str], frozenset[str]] = {}
-        for stream, found in infos.items():
-            for info in found:
-                config = info["config"]
-                if "tieline.pod" not in (config.get("metadata") or {}):
-                    continue  # of a client that tells no facts: nobody would say when it is done
-                filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
-                self._filters.setdefault(stream, []).append((info["name"], filters))
-                floor = info["ack_floor"] if info["num_ack_pending"] else info["delivered"]
-                self._floors[stream, info["name"]] = int(floor["stream_seq"])
-
-    @classmethod
-    async def now(cls, connection: Connection) -> "Consumers":
-        """As the server says."""
-        names = (await connection.api("STREAM.NAMES")).get("streams") or []
-        return cls({stream: await consumer_infos(connection, stream) for stream in names})
-
-    def takers(self, stream: str, subject: str) -> frozenset[str]:
-        """Who takes messages of a subject."""
-        known = self._takers.get((stream, subject))
-        if known is None:
-            if len(self._takers) >= _LOOKED_AT:
-                self._takers.clear()
-            known = frozenset(
-                name
-                for name, filters in self._filters.get(stream, ())
-                if any(subjects.covers(wanted, subject) for wanted in filters)
-            )
-            self._takers[stream, subject] = known
-        return known
-
-    def owes(self, stream: str, name: str, seq: int) -> bool:
-        """Whether the message may still have to be handled by this consumer."""
-        return seq > self._floors.get((stream, name), 0)
+    summaries: tuple[Summary, ...]
+    since: float | None = None
 
 
-class Tally:
-    """What the facts of one conversation add up to."""
+class Account:
+    """What facts, records and dead letters say about one conversation. Add them in any order."""
 
-    __slots__ = (
-        "_asides",
-        "_deaths",
-        "_early",
-        "_open",
-        "agents",
-        "concerned",
-        "dead",
-        "ended",
-        "expired",
-        "first",
-        "id",
-        "last",
-        "published",
-        "steps",
-    )
-
-    def __init__(self, conversation: str, at: float) -> None:
+    def __init__(self, conversation: str, positions: Positions) -> None:
         self.id = conversation
-        self.first = self.last = at
-        self.published = self.steps = self.dead = self.expired = 0
-        self.ended = False
         self.agents: set[str] = set()
-        self.concerned: set[str] = set()  # who takes part, or is to
-        self._open: dict[
-            tuple[str, int], tuple[set[str], float | None]
-        ] = {}  # messages not settled: by whom, until when
-        self._asides: dict[
-            tuple[str, str], str
-        ] = {}  # by agent and origin: how its last delivery ended, if not for good
-        self._deaths: set[tuple[str, str]] = set()
-        self._early: set[tuple[str, int, str]] = set()  # settled, by a process that told it before who published did
+        self.standing = Standing()
+        self._token = subjects.token(conversation)
+        self._positions = positions
+        self._board = Board()
+        self._times: list[float] = []
+        self._done: set[tuple[str, str]] = set()
 
-    def add(self, fact: Fact, consumers: Consumers) -> None:
-        """Count one more fact."""
-        if is_waking(fact):
+    def add_fact(self, fact: Fact) -> None:
+        """Take in a fact, unless it says nothing about the conversation."""
+        if is_noise(fact) or is_late_copy(fact, self._done):
             return
-        by, kind = str(fact.get("by", "")), fact.get("fact")
-        self.last = max(self.last, float(fact.get("at", 0.0)))
-        if by and kind != "expired" and not str(kind).startswith("letter"):  # those are done by people, or by nobody
+        by, kind = str(fact.get("by", "")), str(fact.get("fact"))
+        self.id = str(fact.get("callId") or self.id)
+        self._saw(fact.get("at"))
+        if by and kind != "expired" and not kind.startswith("letter"):  # those are done by people, or by nobody
             self.agents.add(by)
-        if kind == "published":
-            self._published(fact, consumers)
-        elif kind == "settled":
-            self._settled(fact, by)
-        elif kind == "expired":
-            self._expired(fact, by)
-        elif kind == "stepped" and not fact.get("found"):
-            self.steps += 1
-            self.ended = self.ended or (fact.get("kind"), fact.get("name")) == ("state", "end")
+        self.standing.add_fact(fact, self._positions)
 
-    def state(self, questions: list[Question], cancelled: bool, consumers: Consumers) -> State:
-        """Where the conversation stands."""
-        now = time.time()
-        owed = {
-            until is not None and until < now
-            for (stream, seq), (takers, until) in self._open.items()
-            if now - self.last < _LAG or any(consumers.owes(stream, name, seq) for name in takers)
-        }
-        if cancelled:
-            return "cancelled"
-        if questions:
-            return "waiting"
-        if False in owed or set(self._asides.values()) - {"parked"}:
-            return "running"
-        if self._asides:
-            return "parked"
-        if self.dead:
-            return "dead"
-        return "expired" if owed or self.expired else "done"
+    def add_record(self, delivery: Delivery, record: Record) -> None:
+        """Take in a record of the journal."""
+        self.standing.add_record(delivery.subject, record, delivery.headers.get(names.ORIGIN), delivery.stored)
+        self._board.tell(delivery.subject, record, delivery.stored)
+        if not self.standing.published:  # without facts, the journal says when
+            self._saw(delivery.stored)
 
-    def summary(self, board: Board, consumers: Consumers) -> Summary:
+    @property
+    def concerned(self) -> set[str]:
+        """Who takes part, or is to."""
+        asking = {question.agent for asked in self._board.questions.values() for question in asked}
+        return self.agents | self.standing.concerned | asking
+
+    @property
+    def is_unaccounted(self) -> bool:
+        """Whether nothing that was added says what became of one of the messages."""
+        return "unaccounted" in self.standing.states(self._positions)
+
+    def summary(self) -> Summary:
         """The conversation as it stands."""
-        token = subjects.token(self.id)
-        for agent, message in self._deaths:
-            board.close(token, agent, message)
-        questions = board.questions.get(token, [])
+        standing, board = self.standing, self._board.as_of_now()
+        cancelled = self._token in board.cancelled
+        asked = () if cancelled else board.questions.get(self._token, ())
+        questions = tuple(one for one in asked if not standing.is_settled(one.agent, one.message))
+        named = [question.conversation for question in questions]
+        state: State = "cancelled" if cancelled else "waiting" if questions else standing.state(self._positions)
         return Summary(
-            id=self.id,
-            state=self.state(questions, token in board.cancelled, consumers),
-            first=self.first,
-            last=self.last,
-            published=self.published,
-            steps=self.steps,
-            dead=self.dead,
+            id=named[0] if named and not standing.published else self.id,
+            state=state,
+            first=min(self._times, default=0.0),
+            last=max(self._times, default=0.0),
+            published=standing.published,
+            steps=standing.steps,
+            dead=standing.deaths(),
             agents=tuple(sorted(self.agents)),
-            questions=() if token in board.cancelled else tuple(questions),
-            ended=self.ended,
+            questions=questions,
+            ended=standing.ended,
         )
 
-    def _published(self, fact: Fact, consumers: Consumers) -> None:
-        self.published += 1
-        stream, seq, expires = str(fact.get("stream")), fact.get("seq"), fact.get("expires")
-        takers = consumers.takers(stream, str(fact.get("subject")))
-        if not takers or not isinstance(seq, int):
-            return
-        self.concerned |= takers
-        left = {name for name in takers if (stream, seq, name) not in self._early}
-        self._early.difference_update((stream, seq, name) for name in takers)
-        if left:
-            self._open[stream, seq] = (left, expires if isinstance(expires, int | float) else None)
-
-    def _expired(self, fact: Fact, by: str) -> None:
-        self.expired += 1
-        found = self._open.get((str(fact.get("stream")), int(fact.get("seq") or 0)))
-        if found is not None:
-            found[0].discard(by)
-
-    def _settled(self, fact: Fact, by: str) -> None:
-        stream, seq, whose = str(fact.get("stream")), int(fact.get("seq") or 0), (by, str(fact.get("origin")))
-        found = self._open.get((stream, seq))
-        if found is not None:
-            found[0].discard(by)
-            if not found[0]:
-                del self._open[stream, seq]
-        elif not by.startswith("tool-"):  # nobody tells of the publishing of a tool call
-            self._early.add((stream, seq, by))
-        outcome = str(fact.get("outcome"))
-        if outcome in ("done", "dead"):
-            self._asides.pop(whose, None)
-        else:
-            self._asides[whose] = outcome
-        if outcome == "dead":
-            self.dead += 1
-            self._deaths.add((by, digest(whose[1], "")))
+    def _saw(self, at: object) -> None:
+        if (when := read_time(at)) is not None:
+            self._times = [min([when, *self._times]), max([when, *self._times])]
 
 
 async def conversations(
@@ -228,54 +141,111 @@ async def conversations(
     names: frozenset[str] | None = None,
     waiting: bool = False,
 ) -> list[Summary]:
+    """The summaries of `list_conversations`."""
+    found = await list_conversations(connection, since=since, limit=limit, names=names, waiting=waiting)
+    return list(found.summaries)
+
+
+async def list_conversations(
+    connection: Connection,
+    *,
+    since: datetime | None = None,
+    limit: int = 50,
+    names: frozenset[str] | None = None,
+    waiting: bool = False,
+) -> Listing:
     """The conversations with activity since then (default: all that CALL_AUDIT has), the newest activity first.
 
     ``names``: only those in which one of these agents or tools takes part; ``waiting``: only those with an open
-    question. Reads each fact once, and remembers the 20,000 conversations that spoke last: one that spoke again after
-    so many others is counted from then. Raises `NotApplied` where there is no such stream.
+    question. Looks at the newest 250,000 facts (for ``waiting``: at the newest 20,000 questions). Raises `NotApplied`
+    where there is no such stream.
     """
-    board = await open_questions(connection)
-    before = await Consumers.now(connection)
-    tallies: OrderedDict[str, Tally] = OrderedDict()
-    async for delivery in Feed(connection, "CALL_AUDIT", ["call.audit.*"], start=since or 1, to_end=True):
-        _count(connection, tallies, delivery, before)
-    for token, asked in board.questions.items():
-        if token not in tallies and since is None:  # older than the facts
-            tallies[token] = Tally(asked[0].conversation, asked[0].asked)
-            tallies[token].concerned = {question.agent for question in asked}
-    consumers = await Consumers.now(connection)  # again: what was handled meanwhile is not to be called running
-    found = []
-    for tally in sorted(tallies.values(), key=lambda tally: tally.last, reverse=True):
-        if names is None or names & (tally.agents | tally.concerned):
-            summary = tally.summary(board, consumers)
-            if summary.state == "waiting" or not waiting:
-                found.append(summary)
-        if len(found) == limit:
+    positions = await Positions.now(connection)
+    found: list[Summary] = []
+    looked_back: float | None = None
+    async for candidates, looked_back in _candidates(connection, since, waiting=waiting):
+        for start in range(0, len(candidates), _AT_ONCE):
+            reading = (_read(connection, one, positions) for one in candidates[start : start + _AT_ONCE])
+            accounts = await asyncio.gather(*reading)
+            await explain(connection, accounts)
+            for account in accounts:
+                summary = account.summary()
+                if (names is None or names & account.concerned) and (summary.state == "waiting" or not waiting):
+                    found.append(summary)
+            if len(found) >= limit:
+                looked_back = None
+                break
+        if len(found) >= limit:
             break
-    return found
+    newest = sorted(found, key=lambda summary: summary.last, reverse=True)
+    return Listing(tuple(newest[:limit]), looked_back)
 
 
-def _count(connection: Connection, tallies: OrderedDict[str, Tally], delivery: Delivery, consumers: Consumers) -> None:
-    fact = fact_in(delivery)
-    if fact is None:
-        connection.unreadable.skip("fact", delivery.subject, delivery.stream, delivery.seq)
+async def explain(connection: Connection, accounts: Iterable[Account]) -> None:
+    """Read what processes without facts say of their messages, if some message is unaccounted for otherwise."""
+    unclear = [account for account in accounts if account.is_unaccounted]
+    if not unclear:
         return
-    if fact["fact"] == "unreadable":
-        return  # about records, not about a conversation
-    token = delivery.subject.rpartition(".")[2]
-    tally = tallies.get(token)
-    if tally is None:
-        if len(tallies) >= _REMEMBERED:
-            tallies.popitem(last=False)
-        tally = tallies[token] = Tally(str(fact.get("callId") or token), float(fact.get("at", delivery.stored)))
-    else:
-        tallies.move_to_end(token)
-    tally.add(fact, consumers)
+    start = await newest_from(connection, _AUDIT, subjects.AUDIT, _MAX_SETTLEMENTS)
+    async for delivery in Feed(connection, _AUDIT, [subjects.AUDIT], start=start, to_end=True):
+        try:
+            settlements = Settlements.decode(delivery.payload)
+        except BadPayload:
+            continue
+        for account in unclear:
+            account.standing.add_settlements(settlements)
 
 
-def is_waking(fact: Fact) -> bool:
-    """Whether the fact only says that a record was looked at, to see whether a message waits for it."""
-    return fact.get("outcome") == "done" and str(fact.get("subject")).startswith("step.")
+async def facts_of(connection: Connection, conversation: str) -> AsyncIterator[tuple[dict[str, Any], float]]:
+    """The newest 20,000 facts of a conversation, oldest first, and when each was stored."""
+    subject = subjects.audit(conversation)
+    start = await newest_from(connection, _AUDIT, subject, _MAX_OF_ONE)
+    async for delivery in Feed(connection, _AUDIT, [subject], start=start, to_end=True):
+        fact = fact_in(delivery)
+        if fact is None:
+            connection.unreadable.skip("fact", delivery.subject, delivery.stream, delivery.seq)
+        else:
+            yield fact, delivery.stored
+
+
+async def records_of(connection: Connection, conversation: str) -> AsyncIterator[tuple[Delivery, Record]]:
+    """The newest 20,000 records that a conversation has in the journal, oldest first."""
+    pattern = subjects.steps_in("*", conversation)
+    start = await newest_from(connection, _JOURNAL, pattern, _MAX_OF_ONE)
+    async for delivery in Feed(connection, _JOURNAL, [pattern], start=start, to_end=True):
+        yield delivery, record_in(delivery.payload)
+
+
+async def _read(connection: Connection, conversation: str, positions: Positions) -> Account:
+    account = Account(conversation, positions)
+    async for fact, stored in facts_of(connection, conversation):
+        account.add_fact({"at": stored, **fact})
+    async for delivery, record in records_of(connection, conversation):
+        account.add_record(delivery, record)
+    return account
+
+
+async def _candidates(
+    connection: Connection, since: datetime | None, *, waiting: bool
+) -> AsyncIterator[tuple[list[str], float | None]]:
+    """Ids of conversations, the newest activity first, and how far back was looked if that is not all there is."""
+    seen: set[str] = set()
+
+    def fresh(tokens: Iterable[str]) -> list[str]:
+        found = dict.fromkeys(name for token in tokens if (name := subjects.named_by(token)) is not None)
+        new = [name for name in found if name not in seen]
+        seen.update(new)
+        return new
+
+    if not waiting:
+        async for page in read_backwards(connection, _AUDIT, _FACTS, _MAX_FACTS, since=since):
+            yield fresh(one.subject.rpartition(".")[2] for one in page.newest_first), page.left_at
+            if page.left_at is not None:
+                return
+        if since is not None:
+            return
+    async for tokens, left_at in newest_questions(connection):  # also those that are older than all facts
+        yield fresh(tokens), left_at if waiting else None
 
 
 def fact_in(delivery: Delivery) -> dict[str, Any] | None:

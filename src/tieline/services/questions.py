@@ -4,19 +4,23 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tieline import codec, subjects
 from tieline.records.reading import read_time
 from tieline.runtime.bus import Bus
+from tieline.wire.backwards import read_backwards
 from tieline.wire.connection import Connection
 from tieline.wire.feed import Feed
 from tieline.wire.journal import Record, record_in
+from tieline.wire.stored import existing
 
-__all__ = ["Board", "Question", "answer", "open_questions", "whoever"]
+__all__ = ["Board", "Question", "answer", "newest_questions", "open_questions", "whoever"]
 
+_JOURNAL = "STEP"
+_MAX_QUESTIONS = 20_000  # the newest that are looked at
 _KEY = len(codec.digest(""))  # characters at the end of a step's name that say which message it belongs to
 
 
@@ -81,15 +85,41 @@ class Board:
 
 
 async def open_questions(connection: Connection, conversation: str | None = None) -> Board:
-    """What waits for a person: in one conversation, or in all of them. Raises like `Feed`."""
-    if conversation is None:
-        filters = [subjects.step_filter("*", kind) for kind in ("question", "human", "over", "cancel")]
-    else:
-        filters = [subjects.steps_in("*", conversation)]
+    """What waits for a person: in one conversation, or in all of them, by the newest 20,000 questions. Questions whose
+    message has died are still on the board. Raises like `Feed`."""
     board = Board()
-    async for delivery in Feed(connection, "STEP", filters, start=1, to_end=True):
-        board.tell(delivery.subject, record_in(delivery.payload), delivery.stored)
+    if conversation is not None:
+        await _read(connection, conversation, board)
+        return board.as_of_now()
+    asked = [token async for tokens, _ in newest_questions(connection) for token in tokens]
+    for token in dict.fromkeys(reversed(asked)):
+        await _read(connection, subjects.named_by(token) or token, board)
     return board.as_of_now()
+
+
+async def newest_questions(connection: Connection) -> AsyncIterator[tuple[list[str], float | None]]:
+    """The tokens of conversations that may have an open question, by page, the newest question first.
+
+    With each page: how far back was looked, if older questions exist and are not looked at. Raises like `Feed`.
+    """
+    pattern = subjects.step_filter("*", "question")
+    async for page in read_backwards(connection, _JOURNAL, pattern, _MAX_QUESTIONS):
+        ends = {one.subject: _ends_of(one.subject) for one in page.newest_first}
+        there = await existing(connection, _JOURNAL, [end for several in ends.values() for end in several])
+        yield [subject.split(".")[2] for subject, several in ends.items() if there.isdisjoint(several)], page.left_at
+
+
+async def _read(connection: Connection, conversation: str, board: Board) -> None:
+    async for delivery in Feed(connection, _JOURNAL, [subjects.steps_in("*", conversation)], start=1, to_end=True):
+        board.tell(delivery.subject, record_in(delivery.payload), delivery.stored)
+
+
+def _ends_of(question: str) -> tuple[str, ...]:
+    """Where the journal has a record if nobody waits for the answer to that question any more."""
+    _, agent, token, _, name = question.split(".")
+    conversation = subjects.named_by(token) or token
+    over = subjects.step(agent, conversation, "over", name[-_KEY:])
+    return subjects.step_sibling(question, "human"), over, subjects.cancelled(conversation)
 
 
 async def answer(bus: Bus, question: Question, outcome: Mapping[str, Any]) -> tuple[Record, bool]:

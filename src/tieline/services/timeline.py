@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
@@ -13,12 +13,14 @@ from tieline.codec import digest
 from tieline.messages import binding_of
 from tieline.pod import Pod
 from tieline.records.dead_letters import read_dead_letter
-from tieline.records.reading import read_number
-from tieline.services.conversations import Consumers, Summary, Tally, fact_in, is_waking
-from tieline.services.questions import Board
+from tieline.records.reading import read_number, read_text
+from tieline.services.conversations import Account, Summary, explain, facts_of, records_of
+from tieline.views.positions import Positions
+from tieline.views.standing import is_late_copy, is_noise
+from tieline.wire.backwards import newest_from
 from tieline.wire.connection import Connection
 from tieline.wire.feed import Feed
-from tieline.wire.journal import Record, record_in
+from tieline.wire.journal import Record
 
 __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
@@ -27,14 +29,17 @@ _MOST_VANISHED = 100  # attempts before one that are shown although nothing but 
 
 type Kind = Literal[
     "published", "started", "woken", "settled", "vanished", "step", "asked", "answered", "dead letter", "cancelled",
-    "breaker", "model", "expired", "redriven", "dropped", "edited",
+    "breaker", "model", "expired", "redriven", "dropped", "edited", "superseded",
 ]  # fmt: skip
 
 _HIDDEN = "(redacted)"
-_BOOKKEEPING = frozenset({"park", "until", "sent", "over", "attempt", "question", "human", "cancel", "expired"})
+_BOOKKEEPING = frozenset(
+    {"park", "until", "sent", "publish", "over", "attempt", "question", "human", "cancel", "expired"}
+)
+_MAX_LETTERS = 20_000  # the newest dead letters of the whole stream that are looked through
 _DIGEST = len(digest(""))
 _OPERATED: Mapping[str, Kind] = {"letterredriven": "redriven", "letterdropped": "dropped", "letteredited": "edited"}
-_ENDS = {"raised": "retry", "interrupted": "interrupted", "parked": "parked"}  # of attempts, as facts call them
+_ENDS = {"raised": "retry"}  # of attempts, as facts call them, where the words differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class Entry:
     """Something that happened, ``at`` seconds since 1970, done ``by`` an agent, a tool or a person.
 
     ``what`` is a line for people; ``took`` is in seconds where it took time; ``told`` has everything there is, with
-    redacted fields left out of payloads and values.
+    redacted fields left out of payloads and values. ``superseded`` is a stale copy of a message that changed nothing: a
+    detail for debugging.
     """
 
     at: float
@@ -75,17 +81,24 @@ async def timeline(
     Values are shown without the fields in ``redact``, and without those that the conversation's own messages declare
     as redacted, wherever they stand. Raises `NotApplied` where a stream does not exist.
     """
-    audit = Feed(connection, "CALL_AUDIT", [subjects.audit(conversation)], start=1, to_end=True)
-    facts = _in_order([{"at": one.stored} | fact async for one in audit if (fact := fact_in(one)) is not None])
+    account = Account(conversation, await Positions.now(connection))
+    facts = _in_order([{"at": stored} | fact async for fact, stored in facts_of(connection, conversation)])
     records: dict[str, tuple[Record, float]] = {}
-    async for delivery in Feed(connection, "STEP", [subjects.steps_in("*", conversation)], start=1, to_end=True):
-        records[delivery.subject] = (record_in(delivery.payload), delivery.stored)
-    letters = await _dead_letters(connection, subjects.token(conversation))
+    async for delivery, record in records_of(connection, conversation):
+        records[delivery.subject] = (record, delivery.stored)
+        account.add_record(delivery, record)
+    letters = await _dead_letters(connection, subjects.token(conversation), account)
     if not facts and not records and not letters:
         return None
+    for fact in facts:
+        account.add_fact(fact)
+    await explain(connection, [account])
     telling = _Telling(facts, records, letters, redact)
     entries = sorted(telling.entries(), key=lambda entry: entry.at)
-    return Timeline(_summary(conversation, facts, records, entries, await Consumers.now(connection)), tuple(entries))
+    summary = account.summary()
+    times = [entry.at for entry in entries if entry.kind != "superseded"]
+    summary = replace(summary, first=min(times, default=summary.first), last=max(times, default=summary.last))
+    return Timeline(summary, tuple(entries))
 
 
 def _in_order(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -104,31 +117,18 @@ def _in_order(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return facts
 
 
-async def _dead_letters(connection: Connection, token: str) -> list[tuple[Record, float]]:
+async def _dead_letters(connection: Connection, token: str, account: Account) -> list[tuple[Record, float]]:
+    """The stored dead letters of a conversation, among the newest 20,000 of the stream."""
     found: list[tuple[Record, float]] = []
-    async for letter in Feed(connection, "DLQ", ["DLQ.>"], start=1, to_end=True, headers_only=True):
+    start = await newest_from(connection, "DLQ", "DLQ.>", _MAX_LETTERS)
+    async for letter in Feed(connection, "DLQ", ["DLQ.>"], start=start, to_end=True, headers_only=True):
         if letter.headers.get(names.CONVERSATION) == token:
             told = read_dead_letter(letter.headers.get(names.DEAD)) or {}
             found.append(({**told, "letter": letter.seq}, letter.stored))
+            agent, _, _ = subjects.dead_letter_parts(letter.stored_as)
+            deaths = 1 + names.count_in(letter.headers, names.REDRIVEN)
+            account.standing.add_letter(agent, letter.headers.get(names.RUN, ""), told, deaths)
     return found
-
-
-def _summary(
-    conversation: str,
-    facts: list[dict[str, Any]],
-    records: Mapping[str, tuple[Record, float]],
-    entries: list[Entry],
-    consumers: Consumers,
-) -> Summary:
-    board = Board()
-    for subject, (record, stored) in records.items():  # in the order in which they were stored
-        board.tell(subject, record, stored)
-    tally = Tally(conversation, entries[0].at if entries else 0.0)
-    for fact in facts:
-        tally.id = str(fact.get("callId") or tally.id)
-        tally.add(fact, consumers)
-    tally.last = max([tally.last, *(entry.at for entry in entries)])
-    return tally.summary(board.as_of_now(), consumers)
 
 
 class _Telling:
@@ -155,8 +155,11 @@ class _Telling:
         """Everything, in no order."""
         parked: set[tuple[str, str]] = set()
         stepped: set[str] = set()
+        done: set[tuple[str, str]] = set()
         for fact in self._facts:
-            if is_waking(fact):
+            if is_noise(fact) or is_late_copy(fact, done):
+                if not str(fact.get("subject")).startswith("step."):
+                    yield self._settlement(fact, "superseded")
                 continue
             kind, whose = fact.get("fact"), (str(fact.get("by")), str(fact.get("origin")))
             match kind:
@@ -177,9 +180,23 @@ class _Telling:
         for subject, (record, stored) in self._records.items():
             if subject not in stepped or subject.split(".")[3] == "human":
                 yield from self._recorded(subject, record, stored)
-        for told, stored in self._letters:
+        yield from self._dead()
+
+    def _dead(self) -> Iterator[Entry]:
+        """The dead letters: those that are stored, and those that people have removed since."""
+        stored = {told.get("letter") for told, _ in self._letters}
+        for told, at in self._letters:
             what = f"{told.get('subject')}: {told.get('cause')}: {told.get('reason')}"
-            yield Entry(stored, "dead letter", str(told.get("agent", "")), what, None, told)
+            yield Entry(at, "dead letter", str(told.get("agent", "")), what, None, told)
+        for fact in self._facts:
+            removed = fact.get("fact") in ("letterredriven", "letterdropped") and "words" in fact
+            if removed and fact.get("letter") not in stored:
+                stored.add(fact.get("letter"))  # told twice where the command was killed
+                by, cause, words = str(fact.get("agent")), fact.get("cause"), read_text(fact.get("words"))
+                kept = {name: fact.get(name) for name in ("letter", "cause", "error", "traceback", "attempt", "origin")}
+                told = {**kept, "agent": by, "reason": words, "at": fact.get("died")}
+                what = f"letter {fact.get('letter')}: {cause}: {words}"
+                yield Entry(read_number(fact.get("died")) or fact["at"], "dead letter", by, what, None, told)
 
     def _publication(self, fact: Mapping[str, Any]) -> Entry:
         cause = str(fact.get("cause") or "")
@@ -207,12 +224,13 @@ class _Telling:
         ends = f"{message}-{number}-end"
         return any(s.split(".")[1] == by and s.endswith(f".attempt.{ends}") for s in self._records)
 
-    def _settlement(self, fact: Mapping[str, Any]) -> Entry:
+    def _settlement(self, fact: Mapping[str, Any], kind: Literal["settled", "superseded"] = "settled") -> Entry:
         by, number = str(fact.get("by")), fact.get("attempt") or 1
         self._told_attempts.add((by, digest(str(fact.get("origin")), ""), number, True))
         why = f": {fact['reason']}" if fact.get("reason") else ""
-        what = f"{fact.get('subject')}: attempt {number} {fact.get('outcome')}{why}"
-        return Entry(fact["at"], "settled", by, what, _number(fact.get("took")), fact)
+        outcome = "superseded" if kind == "superseded" else fact.get("outcome")
+        what = f"{fact.get('subject')}: attempt {number} {outcome}{why}"
+        return Entry(fact["at"], kind, by, what, _number(fact.get("took")), fact)
 
     def _step(self, fact: Mapping[str, Any]) -> Entry:
         record, _ = self._records.get(str(fact.get("step")), ({}, 0.0))
@@ -267,6 +285,9 @@ class _Telling:
             yield Entry(at, "started", agent, f"attempt {number}", None, record)
             return
         outcome = _ENDS.get(str(record.get("end")), str(record.get("end")))
+        if outcome == "vanished":
+            yield Entry(at, "vanished", agent, f"attempt {number} left no word: its process died", None, record)
+            return
         why = f": {record['reason']}" if record.get("reason") else ""
         yield Entry(at, "settled", agent, f"attempt {number} {outcome}{why}", None, record)
 

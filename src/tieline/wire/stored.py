@@ -2,17 +2,18 @@
 
 import asyncio
 import base64
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tieline.records.reading import read_header
-from tieline.wire.connection import ApiError, Connection
+from tieline.wire.connection import ApiError, Connection, headers_of
 from tieline.wire.parsing import escape_subject
 
-__all__ = ["Stored", "remove", "stored_message"]
+__all__ = ["Stored", "existing", "remove", "stored_message"]
 
 _MISSING = frozenset({10037, 10059, 10043})  # no such message; no such stream; it was deleted
 _AT_ONCE = 500
@@ -49,6 +50,19 @@ async def stored_message(connection: Connection, stream: str, seq: int, pattern:
         headers=_headers(base64.b64decode(message.get("hdrs") or "")),
         at=datetime.fromisoformat(message["time"]).timestamp(),
     )
+
+
+async def existing(connection: Connection, stream: str, wanted: Sequence[str]) -> set[str]:
+    """The subjects among ``wanted`` on which a stream holds a message, as one of its replicas has it. `NoAnswer` where
+    none answers."""
+    found: set[str] = set()
+    for start in range(0, len(wanted), _AT_ONCE):
+        page = list(dict.fromkeys(wanted[start : start + _AT_ONCE]))
+        body = json.dumps({"multi_last": page, "batch": len(page)}).encode()
+        for reply in await connection.request_all(f"$JS.API.DIRECT.GET.{stream}", body):
+            if reply.status is None:
+                found.add(headers_of(reply).get("Nats-Subject", ""))
+    return found
 
 
 async def remove(connection: Connection, stream: str, seqs: Iterable[int]) -> None:

@@ -19,7 +19,7 @@ from tieline import subjects
 from tieline.codec import digest
 from tieline.errors import NotAccepted, Unconfirmed, first_of
 from tieline.facts import Fact, LetterDropped, LetterRedriven
-from tieline.records.reading import LATEST, MOST_ATTEMPTS, read_integer, read_origin, read_ttl
+from tieline.records.reading import LATEST, MOST_ATTEMPTS, read_integer, read_origin, read_text, read_ttl
 from tieline.runtime.bus import Bus, deadline_in
 from tieline.services.letters.reading import STREAM, Letter, payload_of
 from tieline.services.letters.target import Target, Targets
@@ -36,6 +36,8 @@ _PAGE = 500  # letters in one atomic batch; the server takes up to 1,000 message
 _PAGE_BYTES = 4 * 1024 * 1024
 _REMEMBERED = 540.0  # seconds for which the server surely knows an id: its window is ten minutes
 _AT_ONCE = 6  # pages: while the facts of one are collected, others are sent and removed
+_MAX_WORDS, _MAX_TRACEBACK = 500, 2_000  # characters of a letter that its fact keeps
+_MAX_READ = 100_000
 _SINGLY = 64  # publishes at once, where a batch is refused
 
 
@@ -272,6 +274,12 @@ def _named(letter: Letter, order: Order) -> dict[str, Any]:
         "origin": letter.origin,
         "deaths": letter.deaths,
         "reason": order.reason,
+        "died": letter.died,
+        "attempt": _tried(letter),
+        "cause": letter.cause,
+        "words": read_text(letter.reason, _MAX_WORDS),
+        "error": read_text(letter.told.get("error"), _MAX_WORDS),
+        "traceback": read_text(letter.told.get("traceback"), _MAX_READ)[-_MAX_TRACEBACK:],
     }
 
 

@@ -1,0 +1,1 @@
+"""Read models over what the bus holds. Nothing here writes."""

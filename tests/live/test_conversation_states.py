@@ -1,0 +1,301 @@
+"""Where a conversation stands, through every way that its messages can take, on a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.office import Office, at_work, consumer_info, dead_letters, settings
+
+from tieline import Bus, Conversation, Limits, Message, NoReply, Pod, Refuse, Retry, connect
+from tieline.services.cancelling import cancel
+from tieline.services.conversations import Summary, conversations
+from tieline.services.letters.editing import edit
+from tieline.services.letters.reading import Selection, letters
+from tieline.services.letters.redriving import Order, drop, redrive
+from tieline.services.questions import answer, open_questions
+from tieline.services.timeline import Entry, timeline
+from tieline.testing import Server, eventually
+from tieline.wire.consumer import PullConsumer
+
+ADA = Order(by="ada", reason="checked")
+
+
+class Job(Message, subject="call.intent.job"):
+    call_id: str
+    kind: str = "done"
+
+
+class Brief(Message, subject="call.intent.brief", ttl="1s"):
+    call_id: str
+
+
+class Inquiry(Message, subject="call.intent.inquiry"):
+    call_id: str
+
+
+class Shop:
+    """A pod whose handlers do what the message says, and fail while ``broken``."""
+
+    def __init__(self) -> None:
+        self.pod = Pod("shop", limits=Limits(first_retry=0.05, longest_retry=0.5, attempts=2, drain=0.2))
+        self.broken = False
+        self.holding = asyncio.Event()
+        self.pod.agent(self.worker)
+        self.pod.agent(self.later)
+        self.pod.agent(self.slow)
+
+    async def worker(self, job: Job, call: Conversation) -> Refuse | Retry | None:
+        if self.broken:
+            raise LookupError(f"no house for {job.call_id}")
+        match job.kind:
+            case "running":
+                await self.holding.wait()
+            case "retrying":
+                return Retry("busy", after=50)
+            case "later":
+                return Retry("closed", after=120)
+            case "time":
+                await call.sleep(120)
+            case "agent":
+                await call.ask(Inquiry(call_id=job.call_id), expects=Job, within=300)
+            case "person":
+                try:
+                    await call.ask_human("Sell it?", expects=bool, within=300)
+                except NoReply:
+                    return Refuse("nobody knows")
+            case "ends":
+                await call.end()
+        return None
+
+    async def later(self, _: Brief, call: Conversation) -> None: ...
+
+    async def slow(self, _: Inquiry, call: Conversation) -> None:
+        await call.sleep(300)
+
+
+@asynccontextmanager
+async def open_shop(server: Server, *names: str) -> AsyncIterator[tuple[Shop, Office]]:
+    shop = Shop()
+    async with at_work(shop.pod, settings(server.url, audit=True), *(names or ("worker", "slow"))) as office:
+        yield shop, office
+
+
+async def summary_of(bus: Bus, conversation: str) -> Summary | None:
+    listed = {summary.id: summary for summary in await conversations(bus.connection)}
+    shown = await timeline(bus.connection, conversation)
+    found = listed.get(conversation)
+    if found is None or shown is None or shown.summary.state != found.state:
+        return None  # until both have read the same
+    return found
+
+
+async def in_state(bus: Bus, conversation: str, state: str) -> Summary:
+    async def look() -> Summary | None:
+        found = await summary_of(bus, conversation)
+        return found if found is not None and found.state == state else None
+
+    return await eventually(look, what=f"{conversation} to be {state}")
+
+
+async def entries(bus: Bus, conversation: str, kind: str) -> list[Entry]:
+    found = await timeline(bus.connection, conversation)
+    return [] if found is None else [entry for entry in found.entries if entry.kind == kind]
+
+
+KINDS = {
+    "done": "done",
+    "ends": "done",
+    "running": "running",
+    "retrying": "running",
+    "later": "parked",
+    "time": "parked",
+    "agent": "parked",
+    "person": "waiting",
+}
+
+
+async def test_work_that_nobody_interferes_with(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        for kind in KINDS:
+            await office.bus.publish(Job(call_id=kind, kind=kind))
+        await office.bus.publish(Brief(call_id="expired"))
+        for conversation, state in {**KINDS, "expired": "expired"}.items():
+            found = await in_state(office.bus, conversation, state)
+            assert found.ended == (conversation == "ends")
+        assert {one.id for one in await conversations(office.bus.connection, waiting=True)} == {"person"}
+        shop.holding.set()
+        await in_state(office.bus, "running", "done")
+
+
+async def test_a_question_that_is_answered_or_refused(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (_, office):
+        for conversation in ("yes", "no"):
+            await office.bus.publish(Job(call_id=conversation, kind="person"))
+            await in_state(office.bus, conversation, "waiting")
+        outcomes: dict[str, dict[str, Any]] = {"yes": {"ok": True, "value": True}, "no": {"ok": False}}
+        for conversation, outcome in outcomes.items():
+            [question] = (await open_questions(office.bus.connection, conversation)).questions[conversation]
+            await answer(office.bus, question, outcome)
+        await in_state(office.bus, "yes", "done")
+        await in_state(office.bus, "no", "dead")
+
+
+async def died(shop: Shop, bus: Bus, conversation: str) -> None:
+    shop.broken = True
+    await bus.publish(Job(call_id=conversation))
+    await in_state(bus, conversation, "dead")
+    shop.broken = False
+
+
+async def test_a_letter_that_is_redriven_and_done(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        bus = office.bus
+        await died(shop, bus, "c1")
+        assert (await redrive(bus, letters(bus.connection, Selection()), ADA)).done == 1
+        found = await in_state(bus, "c1", "done")
+        assert found.dead == 1
+        assert await dead_letters(bus) == []
+        [letter] = await entries(bus, "c1", "dead letter")
+        assert "raised: LookupError: no house for c1" in letter.what
+        assert "in worker" in letter.told["traceback"]
+        [redriven] = await entries(bus, "c1", "redriven")
+        assert redriven.by == "ada"
+        assert letter.at < redriven.at
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_letter_that_is_redriven_and_dies_again(nats_server: Server, anew: bool) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        bus = office.bus
+        await died(shop, bus, "c1")
+        order = Order(by="ada", anew=anew)
+        for deaths in (2, 3):
+            shop.broken = True
+            await redrive(bus, letters(bus.connection, Selection()), order)
+            await eventually(lambda: _dead(bus, "c1", deaths), what="the next death")  # noqa: B023
+            await in_state(bus, "c1", "dead")
+            assert len(await entries(bus, "c1", "dead letter")) == deaths
+        shop.broken = False
+        assert (await redrive(bus, letters(bus.connection, Selection()), Order(by="ada", anew=anew, force=True))).done
+        assert (await in_state(bus, "c1", "done")).dead == 3
+
+
+async def _dead(bus: Bus, conversation: str, deaths: int) -> bool:
+    found = await timeline(bus.connection, conversation)
+    return found is not None and found.summary.dead == deaths
+
+
+async def test_a_letter_that_is_redriven_and_waits_runs_or_parks(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        bus = office.bus
+        for kind in ("running", "person", "time"):
+            shop.broken = True
+            await bus.publish(Job(call_id=kind, kind=kind))
+            await in_state(bus, kind, "dead")
+            shop.broken = False
+            await redrive(bus, letters(bus.connection, Selection()), ADA)
+            await in_state(bus, kind, {"running": "running", "person": "waiting", "time": "parked"}[kind])
+
+
+async def test_a_letter_that_is_redriven_while_nobody_is_there(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        await died(shop, office.bus, "c1")
+    async with connect(shop.pod, settings=settings(nats_server.url, audit=True)) as bus:
+        await redrive(bus, letters(bus.connection, Selection()), ADA)
+        await in_state(bus, "c1", "running")
+
+
+async def test_a_letter_that_is_edited_and_redriven(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        bus = office.bus
+        await died(shop, bus, "c1")
+        [letter] = [one async for one in letters(bus.connection, Selection())]
+        payload = json.dumps({"callId": "c1", "kind": "done"}).encode()
+        await edit(bus, letter, payload, ["kind"], by="ada", reason="typo")
+        await in_state(bus, "c1", "dead")
+        assert len(await entries(bus, "c1", "edited")) == 1
+        await redrive(bus, letters(bus.connection, Selection()), ADA)
+        await in_state(bus, "c1", "done")
+        assert len(await entries(bus, "c1", "dead letter")) == 1
+
+
+async def test_a_letter_that_is_dropped(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (shop, office):
+        bus = office.bus
+        await died(shop, bus, "c1")
+        await drop(bus, letters(bus.connection, Selection()), ADA, lambda _: None)
+        await in_state(bus, "c1", "dead")
+        [letter] = await entries(bus, "c1", "dead letter")
+        assert "in worker" in letter.told["traceback"]
+        assert len(await entries(bus, "c1", "dropped")) == 1
+
+
+async def test_cancelled_while_it_runs_parks_and_waits(nats_server: Server) -> None:
+    async with open_shop(nats_server) as (_, office):
+        for kind in ("running", "time", "person", "agent"):
+            await office.bus.publish(Job(call_id=kind, kind=kind))
+            await in_state(office.bus, kind, KINDS[kind])
+        for kind in ("running", "time", "person", "agent"):
+            await cancel(office.bus, kind)
+            assert (await in_state(office.bus, kind, "cancelled")).questions == ()
+        assert await conversations(office.bus.connection, waiting=True) == []
+
+
+async def test_the_last_fact_is_lost_with_its_process(nats_server: Server) -> None:
+    """The process that handles the answer tells no facts: what the journal says decides."""
+    async with open_shop(nats_server) as (shop, office):
+        await office.bus.publish(Job(call_id="c1", kind="person"))
+        await in_state(office.bus, "c1", "waiting")
+    async with at_work(shop.pod, settings(nats_server.url, audit=False), "worker") as office:
+        [question] = (await open_questions(office.bus.connection, "c1")).questions["c1"]
+        await answer(office.bus, question, {"ok": True, "value": True})
+        await in_state(office.bus, "c1", "done")
+
+
+async def test_a_message_that_a_stranger_acknowledges_is_not_done(nats_server: Server) -> None:
+    shop = Shop()
+    async with connect(shop.pod, settings=settings(nats_server.url, audit=True)) as bus:
+        await bus.apply()
+        await bus.publish(Job(call_id="c1"))
+        await in_state(bus, "c1", "running")
+        stranger = PullConsumer(bus.connection, "CALL_INTENT", "worker")
+        [delivery] = await stranger.fetch(1)
+        await delivery.ack_kept()
+        await stranger.close()
+        await in_state(bus, "c1", "unaccounted")
+
+
+async def test_the_timer_of_an_answered_wait_is_no_second_end(nats_server: Server) -> None:
+    pod = Pod("shop", limits=Limits(drain=0.2))
+
+    @pod.agent
+    async def worker(_: Job, call: Conversation) -> None:
+        await call.ask_human("Sell it?", expects=bool, within=3)
+
+    async with at_work(pod, settings(nats_server.url, audit=True)) as office:
+        await office.bus.publish(Job(call_id="c1"))
+        await in_state(office.bus, "c1", "waiting")
+        [question] = (await open_questions(office.bus.connection, "c1")).questions["c1"]
+        await answer(office.bus, question, {"ok": True, "value": True})
+        before = await in_state(office.bus, "c1", "done")
+        stale = await eventually(lambda: entries(office.bus, "c1", "superseded"), what="the timer")
+        after = await in_state(office.bus, "c1", "done")
+        ends = [one for one in await entries(office.bus, "c1", "settled") if one.told["outcome"] == "done"]
+    assert len(ends) == 1
+    assert stale[0].at > after.last, "a stale copy is no activity"
+    assert after.last == pytest.approx(before.last, abs=0.001)
+
+
+async def test_a_consumer_that_begins_later_owes_nothing_older(nats_server: Server) -> None:
+    shop = Shop()
+    async with connect(shop.pod, settings=settings(nats_server.url, audit=True)) as bus:
+        await bus.apply()
+        await bus.publish(Job(call_id="c1"))
+        config = (await consumer_info(bus, "CALL_INTENT", "worker"))["config"]
+        late = {**config, "name": "late", "durable_name": "late", "deliver_policy": "new"}
+        await bus.connection.api("CONSUMER.CREATE.CALL_INTENT.late", {"stream_name": "CALL_INTENT", "config": late})
+        async with at_work(shop.pod, settings(nats_server.url, audit=True), "worker"):
+            await in_state(bus, "c1", "done")
