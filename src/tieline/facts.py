@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-type Ending = Literal["done", "retry", "dead", "interrupted", "parked"]
+type Ending = Literal["done", "retry", "dead", "interrupted", "parked", "superseded"]
 type Light = Literal["closed", "open", "half-open"]
 
 

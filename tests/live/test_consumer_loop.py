@@ -201,7 +201,7 @@ async def test_a_consumer_made_anew_is_pulled_from_by_a_new_host(nats_server: Se
 USERS = """
     { user: admin, password: admin }
     { user: a1, password: "s3cret", permissions: {
-        publish: { allow: ["call.intent.booked", "tool.call.crm", "step.booking.>", "DLQ.booking.>",
+        publish: { allow: ["call.intent.booked", "tool.call.crm", "step.booking.>", "DLQ.booking.>", "call.audit",
             "$JS.API.CONSUMER.MSG.NEXT.CALL_INTENT.booking", "$JS.ACK.CALL_INTENT.booking.>",
             "$JS.API.CONSUMER.MSG.NEXT.STEP.booking-waker", "$JS.API.DIRECT.GET.CANCELLED",
             "$JS.API.DIRECT.GET.STEP.step.booking.>"] }

@@ -182,7 +182,6 @@ def test_only_the_runtime_decides_what_becomes_of_a_delivery() -> None:
     found = {name_of(path) for path in modules() if settles.search(code_of(path))}
     assert found == {
         "src/tieline/runtime/settle.py",
-        "src/tieline/runtime/park.py",  # releases what is put aside
         "src/tieline/runtime/worker.py",  # hands back what was interrupted
         "src/tieline/runtime/lease.py",
         "src/tieline/wire/consumer.py",  # hands back what nobody took

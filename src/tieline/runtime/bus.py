@@ -15,13 +15,13 @@ from urllib.parse import quote
 from tieline import codec, subjects
 from tieline import headers as names
 from tieline.errors import BadDeclaration, BadPayload
-from tieline.facts import Fact, Observer, Published
+from tieline.facts import Fact, Observer, Published, Settled
 from tieline.messages import Message, binding_of
 from tieline.partial import Partial
 from tieline.pod import Pod
 from tieline.records.reading import read_timestamp
 from tieline.runtime.aside import Aside
-from tieline.runtime.audit import Audit
+from tieline.runtime.audit import Audit, Release
 from tieline.runtime.trust import Trust
 from tieline.settings import Settings
 from tieline.wire import topology
@@ -34,6 +34,7 @@ from tieline.wire.topology import Change
 
 __all__ = ["LONGEST_NAME", "Bus", "Outgoing", "connect", "deadline_in", "timing", "whole_seconds"]
 
+_HURRIED = 5.0  # seconds that a cancelled process waits for a stream that stores no facts
 _PARTIALS = 10_000  # pieces that wait for a slow reader
 LONGEST_NAME = 1024  # characters of a conversation id; it travels in a header
 
@@ -65,9 +66,9 @@ class Bus:
         self.aside = Aside(self.journal)
         self.trust = None if settings.signatures == "off" else Trust(pod, settings, connection, self.publisher)
         self.observers: list[Observer] = []
-        self._audit = Audit(connection) if settings.audit else None
-        if self._audit is not None:
-            self.observers.append(self._audit)
+        self.audit = Audit(connection, facts=settings.audit)
+        if settings.audit:
+            self.observers.append(self.audit)
 
     async def publish(
         self,
@@ -86,9 +87,12 @@ class Bus:
         travels with everything published because of this message, bounds timeouts and TTLs on the way, and work
         that runs into it becomes a dead letter with the cause ``deadline``.
 
-        Raises `NotAccepted` when the stream refused it, `Unconfirmed` when the server did not answer for
-        ``publish.patience`` seconds, `Unreachable` when the connection is closed. A cancelled publish may be stored.
+        Raises `NotAccepted` when the stream refused it, or when too many facts of earlier messages wait for
+        CALL_AUDIT; `Unconfirmed` when the server did not answer for ``publish.patience`` seconds, `Unreachable` when
+        the connection is closed. A cancelled publish may be stored.
         """
+        if self.audit.full:
+            await self.audit.room(self.settings.publish.patience)
         unique = id or os.urandom(16).hex()
         named = conversation or codec.conversation_of(message) or unique
         wait = after.total_seconds() if isinstance(after, timedelta) else after
@@ -215,20 +219,29 @@ class Bus:
             for observer in self.observers:
                 observer(told)
 
+    def conclude(self, settled: Settled, release: Release) -> None:
+        """Report how a delivery ended; ``release`` acknowledges it once that is stored."""
+        for observer in self.observers:
+            if observer is not self.audit:
+                observer(settled)
+        self.audit.conclude(settled, release)
+
     async def room(self) -> None:
-        """Wait while the audit is so far behind that taking more work would lose facts."""
-        if self._audit is not None:
-            await self._audit.room()
+        """Wait while the audit is so far behind that no more work should be taken."""
+        if self.audit.full:
+            await self.audit.room()
 
     async def written(self) -> None:
         """Return when the facts told so far are stored. `Unconfirmed` after ``publish.patience`` seconds."""
-        if self._audit is not None:
-            await self._audit.written(self.settings.publish.patience)
+        await self.audit.written(self.settings.publish.patience)
 
-    async def close(self) -> None:
-        """Write the last facts, then close the connection."""
-        if self._audit is not None:
-            await self._audit.close()
+    async def close(self, patience: float | None = None) -> None:
+        """Write the facts that wait, then close the connection.
+
+        Gives up on facts only when the server stored none for ``patience`` seconds (``publish.patience`` unless given),
+        and logs how many.
+        """
+        await self.audit.close(self.settings.publish.patience if patience is None else patience)
         await self.journal.close()
         await self.connection.close()
 
@@ -286,7 +299,11 @@ async def connect(pod: Pod, *, settings: Settings | None = None, name: str | Non
     chosen = settings or Settings.from_environment()
     connection = await Connection.open(chosen.connection, name or f"{pod.name}-client")
     bus = Bus(pod, chosen, connection)
+    patience = None
     try:
         yield bus
+    except asyncio.CancelledError:
+        patience = min(chosen.publish.patience, _HURRIED)
+        raise
     finally:
-        await asyncio.shield(bus.close())
+        await asyncio.shield(bus.close(patience))

@@ -59,14 +59,15 @@ class Host:
         ]
         self._pumps: list[asyncio.Task[None]] = []
         self._stopped = False
+        self._may_take = asyncio.Event()  # set once this process knows what is cancelled and can record what it does
 
     async def run(self) -> None:
         """Pull, execute and settle until stopped. Cancellation hands back at once what is running."""
         self._presence.start()
         try:
             async with asyncio.TaskGroup() as group:
-                lost = group.create_task(self._until_lost())
-                beside = [lost, group.create_task(self._cancellations.watch())]
+                beside = [group.create_task(self._until_lost()), group.create_task(self._until_audit_fails())]
+                beside += [group.create_task(self._cancellations.watch()), group.create_task(self._prepare())]
                 is_cancelled = self._cancellations.cancelled.records.__contains__
                 beside += [group.create_task(self._bus.aside.watch(is_cancelled))]
                 self._pumps = [group.create_task(self._pump(worker)) for worker in self._workers]
@@ -77,7 +78,7 @@ class Host:
                 try:
                     await asyncio.wait(self._pumps)
                 except asyncio.CancelledError:
-                    if not any(task.done() for task in (*beside, *self._pumps)):  # cancelled, not failed
+                    if not any(_failed(task) for task in (*beside, *self._pumps)):  # cancelled, not failed
                         for worker in self._workers:
                             worker.hurry()
                     raise
@@ -101,9 +102,13 @@ class Host:
         for pump in self._pumps:
             pump.cancel()
 
-    async def _pump(self, worker: Worker) -> None:
-        """Nothing is taken before it is known what is cancelled."""
+    async def _prepare(self) -> None:
+        await self._bus.audit.ready()
         await self._cancellations.known.wait()
+        self._may_take.set()
+
+    async def _pump(self, worker: Worker) -> None:
+        await self._may_take.wait()
         await worker.pump()
 
     def _stop_conversation(self, conversation: str) -> None:
@@ -112,6 +117,13 @@ class Host:
 
     async def _until_lost(self) -> None:
         await asyncio.shield(self._bus.connection.lost)
+
+    async def _until_audit_fails(self) -> None:
+        await asyncio.shield(self._bus.audit.failed)
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:

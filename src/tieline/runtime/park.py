@@ -26,7 +26,7 @@ LONGEST_NAK = 60.0  # seconds that a delivery may be handed back for; longer wai
 
 
 async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> None:
-    """Put the message aside until what it waits for is there, then release it.
+    """Put the message aside until what it waits for is there.
 
     Everything that brings it back is on record before the acknowledgement: a crash between the two repeats the run.
     """
@@ -43,7 +43,6 @@ async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> None:
         await bring_back(bus, aside, woken_why(step))
     for until in {wait.until for wait in waits if wait.until is not None}:
         await bring_back(bus, aside, f"wake {attempt.call.origin} {steps.run} {number} {until}", at=until)
-    await attempt.delivery.ack_kept()
     if answers:
         key, over = digest(attempt.call.origin, steps.run), attempt.history().over_subject
         back = partial(bring_back, bus, aside)
@@ -51,7 +50,7 @@ async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> None:
 
 
 async def sleep_aside(attempt: Attempt, wait: float, bus: Bus) -> None:
-    """Put a failed message aside until its next attempt, ``wait`` seconds from now, then release it."""
+    """Put a failed message aside until its next attempt, ``wait`` seconds from now."""
     steps, number = attempt.steps, attempt.past.next
     if steps.sent:
         await bus.journal.write(steps.sent_subject(number), {"ids": steps.sent})
@@ -59,7 +58,6 @@ async def sleep_aside(attempt: Attempt, wait: float, bus: Bus) -> None:
     if attempt.delivery.expires is not None:  # what is left of its time then
         aside["headers"]["Nats-Schedule-TTL"] = whole_seconds(attempt.delivery.expires - at)
     await bring_back(bus, aside, why, at)
-    await attempt.delivery.ack_kept()
 
 
 def put_aside(attempt: Attempt, bus: Bus) -> dict[str, Any]:

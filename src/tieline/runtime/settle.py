@@ -1,14 +1,15 @@
-"""An outcome becomes publishes and one acknowledgement, here and nowhere else."""
+"""An outcome becomes publishes, a fact and one acknowledgement, in this order, here and nowhere else."""
 
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
-from tieline.errors import NotAccepted, Unsettled
+from tieline.errors import NotAccepted, TielineError, Unsettled
 from tieline.facts import Ending
 from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry
 from tieline.runtime.attempt import Attempt
@@ -17,13 +18,23 @@ from tieline.runtime.history import Past
 from tieline.runtime.park import LONGEST_NAK, park, sleep_aside
 from tieline.runtime.retry import back_off
 
-__all__ = ["settle"]
+__all__ = ["Settlement", "release", "settle"]
 
 log = logging.getLogger("tieline.settle")
 
 
-async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> tuple[Ending, str]:
-    """Publish what became of the message, then release it; how it ended and why.
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a delivery ended and why. ``ack``: acknowledge it by `release`, once its fact is stored; False where it was
+    handed back or belongs to another process now."""
+
+    ending: Ending
+    reason: str = ""
+    ack: bool = True
+
+
+async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
+    """Publish what became of the message; how it ended and why. The acknowledgement comes later, by `release`.
 
     In this order: a crash between the two repeats the publish, which the server drops by message id. The other order
     would lose it. Raises `Unsettled` when the outcome could not be recorded: the message will be delivered again.
@@ -31,35 +42,43 @@ async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> tuple[Ending, 
     try:
         match outcome:
             case Done():
-                await _done(attempt, bus)
-                return "done", ""
+                return await _done(attempt)
             case Retry(reason, after, cause):
                 return await _retry(attempt, after, cause or Cause("raised", reason), bus)
             case Refuse(reason, cause):
                 return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, bus)
             case Park(waits):
                 await park(attempt, waits, bus)
-                return "parked", f"waits for {len(waits)} answers or times"
+                return Settlement("parked", f"waits for {len(waits)} answers or times")
             case HandBack(reason, after):
                 await attempt.delivery.nak(after)
-                return "interrupted", reason
+                return Settlement("interrupted", reason, ack=False)
             case _:
                 assert_never(outcome)
     except NotAccepted as error:
         raise Unsettled(f"the outcome of {attempt.call.origin} could not be recorded: {error}") from error
 
 
-async def _done(attempt: Attempt, bus: Bus) -> None:
-    """In this order: objects that went before the acknowledgement would be missing to a run that comes again."""
-    ends = attempt.steps.ended
-    if (ends or not attempt.delivery.fresh) and not attempt.past.over:
-        await attempt.history().over()
+async def release(attempt: Attempt, bus: Bus) -> None:
+    """Acknowledge a delivery whose fact is stored. A kill before the server reads it means another delivery.
+
+    Objects of an ended conversation go after the acknowledgement: a run that comes again would miss them.
+    """
     await attempt.delivery.ack()
-    if ends:
-        await bus.objects.remove(attempt.call.id)
+    if attempt.steps.ended:
+        try:
+            await bus.objects.remove(attempt.call.id)
+        except TielineError as error:
+            log.warning("the objects of conversation %s stay until they age out: %s", attempt.call.id, error)
 
 
-async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) -> tuple[Ending, str]:
+async def _done(attempt: Attempt) -> Settlement:
+    if (attempt.steps.ended or not attempt.delivery.fresh) and not attempt.past.over:
+        await attempt.history().over()
+    return Settlement("done")
+
+
+async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) -> Settlement:
     past = await attempt.history().end(attempt.past, "raised", cause)
     if past.counted >= attempt.duty.limits.attempts:
         return await _dead_letter(attempt, cause, past, bus)
@@ -70,12 +89,12 @@ async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) 
         return await _dead_letter(attempt, late, past, bus)
     if wait <= LONGEST_NAK:
         await attempt.delivery.nak(wait)
-        return "retry", cause.reason
+        return Settlement("retry", cause.reason, ack=False)
     await sleep_aside(attempt, wait, bus)  # put aside, so that long sleepers do not use up max_ack_pending
-    return "parked", f"tried again in {wait:.0f} s: {cause.reason}"
+    return Settlement("parked", f"tried again in {wait:.0f} s: {cause.reason}")
 
 
-async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[Ending, str]:
+async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> Settlement:
     delivery, call = attempt.delivery, attempt.call
     if attempt.steps.sent:  # a redrive comes when the server has forgotten the ids
         await bus.journal.write(attempt.steps.sent_subject(call.attempt), {"ids": attempt.steps.sent})
@@ -86,8 +105,7 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
     if attempt.duty.give_up is not None and cause.kind != "untrusted":
         await attempt.duty.give_up(delivery, cause, call.id)
     log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
-    await delivery.ack_kept()
-    return "dead", f"{cause.kind}: {cause.reason}"
+    return Settlement("dead", f"{cause.kind}: {cause.reason}")
 
 
 def _letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[bytes, dict[str, str]]:

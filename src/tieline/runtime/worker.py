@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from tieline import subjects
 from tieline.errors import NotAccepted, ObjectGone, TielineError, Unconfirmed, Unsettled
-from tieline.facts import Ending, Settled, Started
+from tieline.facts import Settled, Started
 from tieline.outcomes import Cause, Done, HandBack, Outcome, Refuse
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
@@ -16,7 +17,7 @@ from tieline.runtime.duty import Duty, Guard
 from tieline.runtime.execute import execute
 from tieline.runtime.history import Past
 from tieline.runtime.lease import Lease
-from tieline.runtime.settle import settle
+from tieline.runtime.settle import Settlement, release, settle
 from tieline.runtime.slots import Gate, Slots
 from tieline.runtime.versions import UNVERSIONED, elsewhere, recording_of
 from tieline.wire.consumer import PullConsumer
@@ -110,10 +111,12 @@ class Worker:
 
     async def _drain(self, keeper: asyncio.Task[None]) -> None:
         """Let what runs finish for ``limits.drain`` seconds, then interrupt it: it is handed back at once."""
-        patience = 0 if self._hurry or self._bus.connection.lost.done() else self._duty.limits.drain
+        hurried = self._hurry or self._bus.connection.lost.done()
         try:
             if working := self._running - {keeper}:
-                await asyncio.wait(working, timeout=patience)
+                await asyncio.wait(working, timeout=0 if hurried else self._duty.limits.drain)
+            if not hurried:
+                await self._bus.audit.released(self._bus.settings.publish.patience)
         finally:
             for task in list(self._running):
                 task.cancel()
@@ -124,11 +127,13 @@ class Worker:
         attempt = Attempt(self._bus, self._duty, delivery)
         self._lease.hold(attempt)
         began = asyncio.get_running_loop().time()
+        leased = False
         try:
             guard = self._duty.guard
             outcome = await (self._attempted(attempt) if guard is None else self._guarded(guard, attempt))
-            how, why = await settle(attempt, outcome, self._bus)
-            self._tell(attempt, how, why, began)
+            settlement = await settle(attempt, outcome, self._bus)
+            leased = settlement.ack  # the slot is free now, the lease ends with the acknowledgement
+            self._conclude(attempt, settlement, began)
         except (Unsettled, Unconfirmed) as error:
             log.error("%s [%s] comes again: %s", self._duty.name, attempt.call.id, error)
             await self._hand_back(attempt, began, str(error), _UNSETTLED_WAIT)
@@ -136,7 +141,8 @@ class Worker:
             await self._hand_back(attempt, began, "this process is stopping", 0.0)
             raise
         finally:
-            self._lease.release(attempt)
+            if not leased:
+                self._lease.release(attempt)
             self._slots.give()
 
     async def _first(self, attempt: Attempt) -> Outcome:
@@ -229,11 +235,25 @@ class Worker:
         except (TimeoutError, TielineError) as error:
             log.warning("%s [%s] interrupted, not recorded: %s", self._duty.name, attempt.call.id, error)
         await attempt.delivery.nak(wait)
-        self._tell(attempt, "interrupted", why, began)
+        self._conclude(attempt, Settlement("interrupted", why, ack=False), began)
 
-    def _tell(self, attempt: Attempt, how: Ending, why: str, began: float) -> None:
+    def _conclude(self, attempt: Attempt, settlement: Settlement, began: float) -> None:
+        """Report how it ended. The acknowledgement, where there is one, follows when that report is stored."""
         took = asyncio.get_running_loop().time() - began
-        self._bus.observe(lambda: Settled(**self._named(attempt), outcome=how, reason=why, took=took))
+        how, why = settlement.ending, settlement.reason
+        if settlement.ack:
+            self._bus.conclude(
+                Settled(**self._named(attempt), outcome=how, reason=why, took=took), partial(self._release, attempt)
+            )
+        else:
+            self._bus.observe(lambda: Settled(**self._named(attempt), outcome=how, reason=why, took=took))
+
+    async def _release(self, attempt: Attempt) -> None:
+        self._lease.release(attempt)
+        if attempt.steps.ended:
+            self._start(release(attempt, self._bus))
+        else:
+            await release(attempt, self._bus)
 
     def _named(self, attempt: Attempt) -> dict[str, Any]:
         delivery, call = attempt.delivery, attempt.call

@@ -77,7 +77,8 @@ class Delivery:
         return None if ttl is None else self.stored + ttl
 
     async def ack(self) -> None:
-        """Acknowledge. A crash of this process right after may lose it: the message is then delivered again."""
+        """Acknowledge. A crash of this process right after may lose it: the message is then delivered again. It does
+        not wait unless the connection's buffer is full, so that many go out in one write."""
         await self._connection.send(self._reply, b"+ACK")
 
     async def ack_kept(self) -> bool:
