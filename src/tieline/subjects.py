@@ -10,6 +10,7 @@ from tieline.errors import BadDeclaration
 
 __all__ = [
     "AUDIT",
+    "FACTS",
     "accounting",
     "as_filter",
     "audit",
@@ -51,6 +52,7 @@ __all__ = [
     "unreadable",
 ]
 
+FACTS: Final = "call.audit.*"  # matches the facts of all conversations
 _PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
 _HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")

@@ -223,6 +223,6 @@ async def test_an_agent_that_may_not_record_what_it_handles_fails_before_it_hand
         ):
             await owner.apply()
             await owner.publish(Book(call_id="c1"))
-            with pytest.raises(Denied, match="call.audit"):
+            with pytest.raises(Denied, match=r"call\.audit"):
                 await Host(bus, ["booking"]).run()
             assert handled == []

@@ -244,7 +244,7 @@ def _journal(name: str, who: str) -> Iterator[Grant]:
     yield Grant("publish", steps, who, "writes its journal")
     yield Grant("publish", f"$JS.API.DIRECT.GET.STEP.{steps}", who, "reads its journal, record by record")
     yield Grant("publish", subjects.dead_letter(name, "*", ">"), who, "its dead letters")
-    yield Grant("publish", subjects.audit("*"), who, "reports facts")
+    yield Grant("publish", subjects.FACTS, who, "reports facts")
     yield Grant("publish", subjects.AUDIT, who, "records what it settled where TIELINE_AUDIT is off")
     yield from _trust(who)
 

@@ -85,11 +85,10 @@ class Audit:
                 while self.full and not self._writer.done():
                     await self._next_batch()
         except TimeoutError:
-            where = subjects.audit("*")
             raise NotAccepted(
                 f"not published: {len(self._waiting):,} facts of earlier messages wait because no stream stores "
-                f"{where} (tieline report shows whether CALL_AUDIT is full)",
-                subject=where,
+                f"{subjects.FACTS} (tieline report shows whether CALL_AUDIT is full)",
+                subject=subjects.FACTS,
             ) from None
 
     async def written(self, within: float) -> None:
@@ -99,11 +98,10 @@ class Audit:
                 while self._waiting and not self._writer.done():
                     await self._next_batch()
         except TimeoutError:
-            where = subjects.audit("*")
             raise Unconfirmed(
-                f"{where}: no stream stored the facts within {within:g} s; is CALL_AUDIT full (tieline report), or "
-                "does it not exist (tieline apply)?",
-                subject=where,
+                f"{subjects.FACTS}: no stream stored the facts within {within:g} s; is CALL_AUDIT full (tieline "
+                "report), or does it not exist (tieline apply)?",
+                subject=subjects.FACTS,
             ) from None
 
     async def released(self, patience: float) -> None:
