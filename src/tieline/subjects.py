@@ -52,13 +52,13 @@ __all__ = [
     "unreadable",
 ]
 
-FACTS: Final = "call.audit.*"  # matches the facts of all conversations
 _PLAIN = re.compile(r"(?!b_)[A-Za-z0-9_-]{1,64}\Z")
 _HASHED = re.compile(r"b_[0-9a-f]{64}\Z")
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _STEP_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _LITERAL_TOKEN = re.compile(r"[^\s.*>{}]+\Z")
 AUDIT: Final = "call.audit"  # records for the accountant that belong to no conversation
+FACTS: Final = "call.audit.*"  # matches the facts of all conversations
 EVERYBODY: Final = "all"  # in place of an agent, in records for all of them; no agent may be called so
 _LONGEST_DEAD = 3_500  # characters of a subject in that of its dead letter
 _LONGEST = 64  # characters of a token; SHA-256 tokens are 66, so the two forms cannot meet
