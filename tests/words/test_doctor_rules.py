@@ -22,6 +22,7 @@ from tieline.services.doctor.observation import (
     Times,
     Unseen,
 )
+from tieline.services.skipped import Skipped
 from tieline.wire.topology import Change
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "doctor.md"
@@ -97,6 +98,10 @@ def change(action: str, **fields: Any) -> Change:
     return Change("stream", "ORDERS", action, **told)  # type: ignore[arg-type]  # a table of literals
 
 
+def stream_with_skipped() -> Observation:
+    return replace(stream(), skipped=(Skipped("fact", 3, "host:1", 1e9, "CALL_AUDIT", 7, "call.audit.c"),))
+
+
 CASES: list[tuple[str, str, Observation]] = [
     ("no-filter", "warning", consumer(filters=())),
     ("no-filter", "note", stream(subjects=("orders.new",), consumers=(replace(HEALTHY_CONSUMER, filters=()),))),
@@ -139,6 +144,7 @@ CASES: list[tuple[str, str, Observation]] = [
     ("dead-letters-waiting", "note", seen(replace(queue(), subjects=("dead-letters.>",), messages=3))),
     ("exhausted-unseen", "warning", replace(stream(), streams=(HEALTHY,))),
     ("exhausted-unseen", "error", twice(queue(), queue())),
+    ("unreadable-records", "warning", stream_with_skipped()),
     ("advisories-unread", "warning", replace(stream(), streams=(HEALTHY, replace(CAPTURE, messages=1)))),
     ("one-replica", "warning", clustered(replicas=1)),
     ("one-replica", "warning", clustered(replicas=2)),

@@ -1,6 +1,7 @@
 """``tieline report``: streams, consumers and dead letters, as they are now."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -10,10 +11,11 @@ import typer
 from pydantic.alias_generators import to_camel
 from rich.console import Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from tieline.cli.options import JsonOption, ServerOption, connected, settings_of
-from tieline.cli.printing import age, console, print_json, size, table
+from tieline.cli.printing import age, console, line, print_json, size, table
 from tieline.cli.sum_table import sum_table
 from tieline.errors import BadSettings
 from tieline.pod import Pod
@@ -21,6 +23,7 @@ from tieline.runtime.bus import connect
 from tieline.services.accountant import take_settled
 from tieline.services.letters.reading import Selection, counted
 from tieline.services.reference import load_pod
+from tieline.services.skipped import AUDIT, Skipped, skipped_records
 from tieline.wire.connection import Connection
 from tieline.wire.topology import consumer_infos, consumers_of, stream_infos
 
@@ -69,12 +72,14 @@ class DeadCount:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything the report shows. ``missing`` are streams of the pod that the server has not."""
+    """Everything the report shows. ``missing`` are streams of the pod that the server has not; ``skipped`` are records
+    of the whole account that processes could not read."""
 
     streams: tuple[StreamState, ...]
     consumers: tuple[ConsumerState, ...]
     dead_letters: tuple[DeadCount, ...]
     missing: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def report(
@@ -161,6 +166,7 @@ async def _state(connection: Connection, pod: Pod | None) -> State:
             if agents is None or agent in agents
         ),
         tuple(sorted(wanted - set(streams))),
+        await skipped_records(connection) if AUDIT in streams else (),
     )
 
 
@@ -228,8 +234,27 @@ def _tables(state: State) -> Group:
     dead = [(d.agent, d.cause, _alarming(d.count)) for d in state.dead_letters]
     shown: list[Any] = [streams, consumers]
     shown.append(table("\ndead letters", ("agent", "cause", ">count"), dead) if dead else Text("\nno dead letters"))
+    if state.skipped:
+        shown.append(_skipped(state.skipped))
     shown += [Text(f"stream {name} does not exist; `tieline apply` makes it", style="red") for name in state.missing]
     return Group(*shown)
+
+
+def _skipped(skipped: tuple[Skipped, ...]) -> Table:
+    columns = ("kind", ">total", "by", "last: stream", ">message", "subject", ">when")
+    rows = [
+        (
+            s.kind,
+            s.total,
+            line(s.by),
+            line(s.stream),
+            s.seq,
+            line(s.subject),
+            f"{age(max(0.0, time.time() - s.at))} ago",
+        )
+        for s in skipped
+    ]
+    return table("\nrecords that could not be read and were skipped", columns, rows)
 
 
 def _limits(stream: StreamState) -> tuple[str, str]:

@@ -30,7 +30,7 @@ def _attempt(value: object) -> int | None:
 _READERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys(("fact", "by", "subject", "stream", "origin", "outcome", "reason", "callId", "msgId"), _text),
     **dict.fromkeys(("cause", "step", "kind", "name", "model", "provider", "state", "tool", "agent"), _text),
-    **dict.fromkeys(("seq", "letter", "replacedBy", "deaths", "failures", "tries", "count"), _count),
+    **dict.fromkeys(("seq", "letter", "replacedBy", "deaths", "failures", "tries", "count", "total"), _count),
     **dict.fromkeys(("inputTokens", "outputTokens", "cachedTokens"), _count),
     **dict.fromkeys(("took", "cost"), _amount),
     **dict.fromkeys(("at", "expires"), read_time),

@@ -86,6 +86,8 @@ async def _work(
     pod: Pod, names: list[str], settings: Settings, on_ready: Callable[[], None], stop: asyncio.Event
 ) -> None:
     async with connect(pod, settings=settings, name=f"{pod.name}-{'+'.join(names)}") as bus:
+        if names != [METRICS]:  # it only reads
+            bus.connection.unreadable.by = bus.replica
         try:
             async with asyncio.TaskGroup() as group:
                 stops = _start(bus, names, group)

@@ -73,7 +73,8 @@ class Unreadable:
         log.warning("skipped %d unreadable: %s; the last is message %d of %s, on %s", count, kind, seq, stream, subject)
         if self.by is not None:
             note = {"fact": "unreadable", "at": round(time.time(), 3), "by": self.by, "kind": kind, "count": count}
-            payload = json.dumps(note | {"subject": subject, "stream": stream, "seq": seq}).encode()
+            note |= {"total": self.counts[kind], "subject": subject, "stream": stream, "seq": seq}
+            payload = json.dumps(note).encode()
             sending = asyncio.ensure_future(self._send(subjects.unreadable(kind), payload))
             self._sending.add(sending)
             sending.add_done_callback(self._finished)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tieline.services.doctor import cluster, consumers, letters, pod, streams
+from tieline.services.doctor import cluster, consumers, letters, pod, records, streams
 from tieline.services.doctor.finding import SEVERITIES, Finding, Rule
 from tieline.services.doctor.observation import Observation
 
@@ -17,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     *consumers.RULES,
     *streams.RULES,
     *letters.RULES,
+    *records.RULES,
     *cluster.RULES,
     *pod.RULES,
     NOT_SEEN,
@@ -33,6 +34,7 @@ def _all(seen: Observation) -> Iterator[Finding]:
     yield from consumers.judge(seen)
     yield from streams.judge(seen)
     yield from letters.judge(seen)
+    yield from records.judge(seen)
     yield from cluster.judge(seen)
     yield from pod.judge(seen)
     for unseen in seen.unseen:

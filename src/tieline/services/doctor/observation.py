@@ -8,6 +8,7 @@ from typing import Any
 
 from tieline import subjects
 from tieline.pod import Pod
+from tieline.services.skipped import Skipped
 from tieline.wire.topology import Change
 
 __all__ = ["EXHAUSTED", "ConsumerSeen", "Monitored", "Observation", "ServerSeen", "StreamSeen", "Times", "Unseen"]
@@ -235,7 +236,8 @@ class Observation:
 
     ``skew`` is how far the server's clock is ahead of ours, in seconds and beyond doubt: the time that the answer
     took is allowed for. None where the server told no time. ``times`` are by stream and consumer; ``changes`` are
-    what ``tieline plan`` would show; ``publish_patience`` is how long publishers try, in seconds.
+    what ``tieline plan`` would show; ``skipped`` are records that nobody could read; ``publish_patience`` is how long
+    publishers try, in seconds.
     """
 
     server: ServerSeen
@@ -247,6 +249,7 @@ class Observation:
     times: Mapping[tuple[str, str], Times] = field(default_factory=dict)
     pod: Pod | None = None
     changes: tuple[Change, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     unseen: tuple[Unseen, ...] = ()
     listed: bool = True  # whether streams could be listed at all
     publish_patience: float = 30.0

@@ -28,6 +28,7 @@ from tieline.services.doctor.observation import (
     Times,
     Unseen,
 )
+from tieline.services.skipped import Skipped, skipped_records
 from tieline.settings import Settings
 from tieline.wire.connection import ApiError, Connection, NoAnswer, headers_of
 from tieline.wire.topology import Change, consumer_infos, plan, stream_infos
@@ -92,6 +93,7 @@ class _Visit:
             storage_limit=await self._storage_limit(),
             times=await self._times(infos.get(_AUDIT)),
             changes=await self._changes(pod),
+            skipped=await self._skipped(infos),
             again=await self._again(streams, pause),
             unseen=tuple(self._unseen),
         )
@@ -177,6 +179,12 @@ class _Visit:
                 _note_settled(reply.payload, took)
             at = (read_digits(headers_of(facts[-1]).get("Nats-Sequence")) or last) + 1
         return {key: Times(len(all_), _p99(all_)) for key, all_ in took.items()}
+
+    async def _skipped(self, infos: Mapping[str, Mapping[str, Any]]) -> tuple[Skipped, ...]:
+        if _AUDIT not in infos:
+            return ()
+        notes = skipped_records(self._connection)
+        return await self._asked("records that were skipped", f"DIRECT.GET.{_AUDIT}", notes) or ()
 
     async def _changes(self, pod: Pod | None) -> tuple[Change, ...]:
         if pod is None:
