@@ -17,6 +17,7 @@ from support.office import QUICK, at_work, dead_letters, settings, stored
 from support.slack import APP_TOKEN, BOT_TOKEN, CHANNEL, Slack, slack_server
 
 from tieline import Bus, Conversation, Pod, Refuse, Settings, connect
+from tieline.services.cancelling import cancel
 from tieline.services.letters.reading import Selection, letters
 from tieline.services.letters.redriving import Order, drop
 from tieline.services.pager import Pager, pages, run, service
@@ -227,6 +228,65 @@ async def test_with_nobody_to_tell_it_logs(nats_server: Server, caplog: pytest.L
     lines = [record.getMessage() for record in caplog.records if record.name == "tieline.pager"]
     assert len(lines) == 1
     assert "dead letters of booking (refused): 1 on call.intent.book. tieline dlq ls" in lines[0]
+
+
+async def test_nobody_is_paged_for_a_cancelled_conversation(nats_server: Server) -> None:
+    pod = Pod("office", limits=QUICK)
+
+    @pod.agent
+    async def booking(intent: Book, call: Conversation) -> Refuse | None:
+        if intent.call_id == "c1":
+            await call.sleep(600)
+        return Refuse("no house")
+
+    async with at_work(pod, paged(nats_server)) as work:
+        pager = Pager(work.bus)
+        await cancel(work.bus, "c1", "sold elsewhere")
+        await work.bus.publish(Book(call_id="c1"))
+        [letter] = await eventually(lambda: dead_letters(work.bus), what="the cancelled letter")
+        assert letter.told["cause"] == "cancelled"
+        assert await pager.look() == 0
+        await work.bus.publish(Book(call_id="c2"))
+        await eventually(lambda: _letters(work.bus, 2), what="the other letter")
+        assert await pager.look() == 1
+        await pager.close()
+
+
+async def _letters(bus: Bus, count: int) -> bool:
+    return len(await dead_letters(bus)) == count
+
+
+async def test_letters_on_many_subjects_are_counted_and_only_when_they_changed(
+    nats_server: Server, tmp_path: Path
+) -> None:
+    """The answer that lists their subjects is larger than the server's ``max_payload``."""
+    pod, _ = office()
+    async with connect(pod, settings=paged(nats_server)) as bus:
+        await bus.apply()
+        broken: list[str] = []
+        bus.connection.on_reconnect.append(lambda: broken.append("the connection"))
+
+        async def letter(number: int) -> None:
+            told = json.dumps({"cause": "raised", "reason": "no", "agent": "talker"})
+            subject = f"DLQ.talker.raised.talk.turn.{number}-{'x' * 180}"
+            await bus.publisher.publish(subject, b"{}", {"Tieline-Dead": told, "Nats-Msg-Id": str(number)})
+
+        for start in range(0, 6_000, 500):
+            await asyncio.gather(*(letter(number) for number in range(start, start + 500)))
+        pager = Pager(bus)
+        assert [await pager.look(), await pager.look()] == [1, 0]
+        before = await _api_calls(bus)
+        assert await pager.look() == 0
+        assert await _api_calls(bus) - before <= 4, "nothing is listed again"
+        await pager.close()
+        assert broken == []
+        said = await tieline("dlq", "ls", "--limit", "1", cwd=tmp_path, url=nats_server.url)
+        assert said.code == 0, said.err
+        assert "6000" in said.out.replace(",", "")
+
+
+async def _api_calls(bus: Bus) -> int:
+    return int((await bus.connection.api("INFO"))["api"]["total"])
 
 
 async def test_the_command_tells_once_and_says_who_could_not_be_told(

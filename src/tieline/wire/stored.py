@@ -13,7 +13,7 @@ from tieline.records.reading import read_header
 from tieline.wire.connection import ApiError, Connection, headers_of
 from tieline.wire.parsing import escape_subject
 
-__all__ = ["Stored", "existing", "remove", "stored_message"]
+__all__ = ["Stored", "existing", "newest_message", "remove", "stored_message"]
 
 _MISSING = frozenset({10037, 10059, 10043})  # no such message; no such stream; it was deleted
 _AT_ONCE = 500
@@ -31,12 +31,22 @@ class Stored:
     at: float
 
 
+async def newest_message(connection: Connection, stream: str, pattern: str) -> Stored | None:
+    """The newest message on a subject filter, as the stream's leader has it; None where there is none."""
+    return await _message(connection, stream, {"last_by_subj": pattern})
+
+
 async def stored_message(connection: Connection, stream: str, seq: int, pattern: str | None = None) -> Stored | None:
     """The message, as the stream's leader has it; None where it, or the stream, is not there (any more).
 
     With a ``pattern``: the first message on such a subject from ``seq`` on.
     """
-    body = {"seq": seq} if pattern is None else {"seq": seq, "next_by_subj": pattern}
+    return await _message(
+        connection, stream, {"seq": seq} if pattern is None else {"seq": seq, "next_by_subj": pattern}
+    )
+
+
+async def _message(connection: Connection, stream: str, body: Mapping[str, Any]) -> Stored | None:
     try:
         message: dict[str, Any] = (await connection.api(f"STREAM.MSG.GET.{stream}", body))["message"]
     except ApiError as error:

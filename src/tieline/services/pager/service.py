@@ -9,25 +9,31 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from tieline import subjects
 from tieline.errors import TielineError
 from tieline.records.reading import read_time
 from tieline.runtime import state
 from tieline.runtime.bus import Bus
-from tieline.services.letters.reading import Group, Selection, counted, letters, listed
+from tieline.services.letters.reading import STREAM, Group, Letter, Selection, counted, letters, listed
 from tieline.services.letters.redriving import Order, redrive
 from tieline.services.pager.pages import Page, Saying, Trouble, decide, masked, page_in
 from tieline.services.pager.slack import Slack
 from tieline.services.pager.targets import Log, NotSent, Target, Webhook
-from tieline.wire.connection import ApiError, NoAnswer
+from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.stored import newest_message
 
 __all__ = ["Pager", "run"]
 
 log = logging.getLogger("tieline.pager")
 
+_STREAM_MISSING = 10059
 _KEPT = 30 * 86400.0  # seconds that what was told is remembered
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds until somebody who could not be told is told again
 _FAREWELL = 3.0  # seconds that letting another pager tell may take at the end
 _SHOWN = 10  # letters that Look lists
+_CALLED_FOR = frozenset({"cancelled"})  # causes that nobody is paged for: a person wanted these letters
+_MANY_SUBJECTS, _COUNTED_EVERY = 10_000, 60.0  # with that many subjects, letters are counted once in so many seconds
+_SUBJECTS = 20  # of a group that a page may show
 _LONGEST_HOLD = 86_400.0  # seconds for which another pager can say that it tells
 
 
@@ -51,6 +57,9 @@ class Pager:
             self.targets.append(Log())
         self._opening: dict[tuple[str, ...], float] = {}  # pages that could not be opened yet: since when
         self._mine = False
+        self._found: list[Trouble] = []
+        self._content: tuple[int, ...] = ()  # what DLQ held when the letters were counted
+        self._count_after = 0.0
         self._waits: dict[str, tuple[float, float]] = {}  # who could not be told: until when to wait, and how long
 
     async def work(self) -> None:
@@ -123,14 +132,26 @@ class Pager:
         return True
 
     async def _troubles(self) -> list[Trouble]:
-        groups = await counted(self._bus.connection, Selection())
-        return [await self._trouble(group) for group in groups]
+        """The dead letters as groups. They are counted again only if the stream has changed since."""
+        now, found = time.monotonic(), await _content(self._bus.connection)
+        if found != self._content and now >= self._count_after:
+            groups = await counted(self._bus.connection, Selection())
+            kept = {(trouble.key, trouble.count): trouble for trouble in self._found}
+            self._found = [
+                kept.get((f"{group.agent} {group.cause}", group.count)) or await self._trouble(group)
+                for group in groups
+                if group.cause not in _CALLED_FOR
+            ]
+            self._content = found
+            # To list many subjects is work for the server: then not at every look.
+            self._count_after = now + (_COUNTED_EVERY if found[-1] > _MANY_SUBJECTS else 0.0)
+        return self._found
 
     async def _trouble(self, group: Group) -> Trouble:
-        selection = Selection(agent=group.agent, cause=group.cause)
-        newest = (await listed(self._bus.connection, selection, 1)).newest
-        example = masked(newest[0].reason) if newest else ""
-        return Trouble(group.agent, group.cause, group.count, group.subjects, example)
+        pattern = subjects.dead_letter(group.agent, group.cause, ">")
+        newest = await newest_message(self._bus.connection, STREAM, pattern)
+        example = "" if newest is None else masked(Letter.of(newest).reason)
+        return Trouble(group.agent, group.cause, group.count, group.subjects[:_SUBJECTS], example)
 
     async def _told(self) -> dict[str, list[Page]]:
         return _said((await state.read(self._bus, self._place)).value)
@@ -202,6 +223,18 @@ def _said(kept: object) -> dict[str, list[Page]]:
         for name, pages in receivers
         if isinstance(pages, list)
     }
+
+
+async def _content(connection: Connection) -> tuple[int, ...]:
+    """What tells one state of DLQ from another: if it is the same, so are the letters. The last is the number of
+    subjects."""
+    try:
+        state = (await connection.api(f"STREAM.INFO.{STREAM}"))["state"]
+    except ApiError as error:
+        if error.err_code == _STREAM_MISSING:
+            return (0,)
+        raise
+    return tuple(int(state.get(name) or 0) for name in ("first_seq", "last_seq", "messages", "bytes", "num_subjects"))
 
 
 async def run(bus: Bus, stop: asyncio.Event) -> None:
