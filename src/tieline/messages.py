@@ -4,14 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from tieline import subjects
 from tieline.declared.arguments import instance, instances, nearest, positive, seconds, texts
 from tieline.errors import BadDeclaration
 
-__all__ = ["Binding", "Expiry", "Message", "binding_of", "differing_fields", "message_classes", "seconds"]
+__all__ = [
+    "Binding",
+    "Expiry",
+    "Message",
+    "accepted_names",
+    "binding_of",
+    "differing_fields",
+    "message_classes",
+    "seconds",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,16 @@ def binding_of(model: type[Message]) -> Binding:
         name = model.__name__
         raise BadDeclaration(f"message {name} has no subject; write class {name}(Message, subject='call.intent.…')")
     return model.tieline_binding
+
+
+def accepted_names(model: type[Message]) -> frozenset[str]:
+    """Every name under which a field of the message is read from a payload: its own, and each of its aliases."""
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias, field.alias]
+        names |= {str(choice.path[0]) if isinstance(choice, AliasPath) else choice for choice in choices if choice}
+    return frozenset(names)
 
 
 def message_classes(what: str, value: object) -> tuple[type[Message], ...]:

@@ -1,5 +1,6 @@
 """`tieline dlq`: what people see of dead letters, and what they do about them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,10 +9,10 @@ import natsio
 import pytest
 from command_line import Ended, started, tieline
 from support.messages import Book
-from support.office import Office, at_work, dead_letters, settings, stored
+from support.office import DeadLetter, Office, at_work, dead_letters, settings, stored
 from test_dlq import found, planted
 
-from tieline import Conversation, Pod
+from tieline import Bus, Conversation, Pod
 from tieline.testing import Server, eventually
 
 _POD = """
@@ -206,3 +207,113 @@ async def test_why_the_name_differs_from_the_articles_a_stream_cannot_republish_
     finally:
         await client.close()
     assert "cycle" in error["description"]
+
+
+# -- editing many ------------------------------------------------------------------------------------------------------
+
+_RENAMED = """
+from pydantic import AliasChoices, Field
+
+class Viewing(Message, subject="call.intent.viewing"):
+    call_id: str
+    house: str = Field(validation_alias=AliasChoices("house", "home"))
+
+@pod.agent
+async def viewing(_: Viewing, __: Conversation) -> None: ...
+"""
+
+
+async def viewings(bus: Bus, count: int, **fields: object) -> None:
+    """Dead letters of version 1, whose field was called ``home``."""
+
+    async def one(number: int) -> None:
+        told = {"cause": "invalid", "reason": "Viewing: house: Field required", "stream": "CALL_INTENT", "seq": number}
+        told |= {"agent": "viewing", "subject": "call.intent.viewing", "origin": f"CALL_INTENT-{number}-{number:x}"}
+        payload = {"callId": f"c{number}", "home": f"{number}", **fields}
+        headers = {"Tieline-Dead": json.dumps(told), "Tieline-Conversation": f"c{number}"}
+        await bus.publisher.publish("DLQ.viewing.invalid.call.intent.viewing", json.dumps(payload).encode(), headers)
+
+    await asyncio.gather(*(one(number) for number in range(1, count + 1)))
+
+
+def payloads(found: list[DeadLetter], agent: str = "viewing") -> list[dict[str, object]]:
+    """What the letters of an agent hold, in the order of their conversations."""
+    those = [json.loads(letter.payload) for letter in found if letter.subject.split(".")[1] == agent]
+    return sorted(those, key=lambda one: int(str(one["callId"])[1:]))
+
+
+@pytest.mark.parametrize("aliased", [True, False])
+async def test_the_rename_that_upgrades_describes_is_accepted(
+    office: Office, folder: Path, nats_url: str, aliased: bool
+) -> None:
+    declaration = _RENAMED if aliased else _RENAMED.replace('AliasChoices("house", "home")', '"house"')
+    with (folder / "shop.py").open("a") as pod:
+        pod.write(declaration)
+    await viewings(office.bus, 1)
+
+    async def edit(*options: str) -> Ended:
+        return await tieline("dlq", "edit", "2", "--pod", "shop", *options, cwd=folder, url=nats_url)
+
+    typo = await edit("--set", 'hous="7"', "--set", 'house="7"')
+    assert (typo.code, "no such field: hous" in typo.err) == (1, True), typo
+    done = await edit("--set", 'house="1103"', "--reason", "renamed in version 2")
+    assert done.code == 0, done
+    assert payloads(await dead_letters(office.bus)) == [{"callId": "c1", "home": "1", "house": "1103"}]
+
+
+async def test_many_letters_are_edited_by_filter_and_what_does_not_fit_is_held(
+    office: Office, folder: Path, nats_url: str
+) -> None:
+    with (folder / "shop.py").open("a") as pod:
+        pod.write(_RENAMED.replace('AliasChoices("house", "home")', '"house"'))
+    await viewings(office.bus, 40)
+    for payload in (b'{"callId":"c41","home":41}', b"not JSON"):
+        died = {"Tieline-Dead": '{"cause":"invalid"}'}
+        await office.bus.publisher.publish("DLQ.viewing.invalid.call.intent.viewing", payload, died)
+    before = await dead_letters(office.bus)
+
+    async def edit(*options: str) -> Ended:
+        return await tieline("dlq", "edit", *options, "--json", cwd=folder, url=nats_url)
+
+    change = ("--agent", "viewing", "--since", "1h", "--rename", "home=house", "--pod", "shop")
+    for wrong in (("--rename", "home=house"), ("--agent", "viewing"), ("1", "--agent", "viewing", "--set", "a=1")):
+        assert (await edit(*wrong)).code == 2
+    would = await edit(*change, "--dry-run")
+    assert (would.code, would.json["done"], would.json["dryRun"]) == (1, 40, True)
+    assert [letter.payload for letter in await dead_letters(office.bus)] == [letter.payload for letter in before]
+
+    done = await edit(*change, "--reason", "renamed in version 2")
+    assert (done.code, done.json["done"], done.json["unchanged"]) == (1, 40, 0)
+    assert done.json["groups"] == [{"cause": "invalid", "agent": "viewing", "changed": ["home", "house"], "count": 40}]
+    assert {(held["reason"], held["count"]) for held in done.json["held"]} == {
+        ("Viewing: house: Input should be a valid string", 1),
+        ("the payload is not JSON", 1),
+    }
+    left = await dead_letters(office.bus)
+    assert len(left) == 43
+    edited = [letter for letter in left if b'"house"' in letter.payload]
+    assert payloads(edited) == [{"callId": f"c{number}", "house": f"{number}"} for number in range(1, 41)]
+    assert {letter.told["edits"][0]["reason"] for letter in edited} == {"renamed in version 2"}
+    again = await edit(*change)
+    assert (again.json["done"], again.json["unchanged"]) == (0, 40)
+
+
+async def test_an_edit_of_many_that_is_killed_is_finished_by_the_next(
+    office: Office, folder: Path, nats_url: str
+) -> None:
+    await viewings(office.bus, 400)
+    arguments = ("dlq", "edit", "--agent", "viewing", "--rename", "home=house")
+
+    async def edited() -> int:
+        return sum(b'"house"' in letter.payload for letter in await dead_letters(office.bus))
+
+    async with started(*arguments, cwd=folder, url=nats_url) as program:
+        await eventually(edited, what="some to be edited", every=0.01)
+        program.process.kill()
+        await program.process.wait()
+    assert await edited() < 400, "it was killed in the middle"
+    finished = await tieline(*arguments, "--json", cwd=folder, url=nats_url)
+    assert finished.code == 0
+    assert payloads(await dead_letters(office.bus)) == [
+        {"callId": f"c{number}", "house": f"{number}"} for number in range(1, 401)
+    ]

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "wire": ("wire",),
     "runtime": ("runtime",),
     "views": ("views",),
-    "services": ("services", "server"),
+    "services": ("services", "server", "operations"),
     "security": ("security",),
     "edges": ("cli", "dashboard", "deploy", "testing", "__init__", "__main__"),
 }

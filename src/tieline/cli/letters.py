@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic.alias_generators import to_camel
 from rich.console import Console, Group
@@ -120,8 +120,16 @@ def tally_json(tally: Tally, *, dry_run: bool) -> dict[str, Any]:
     return {"done": tally.done, "again": tally.again, "held": held, "groups": groups, "dryRun": dry_run}
 
 
+class Counted(Protocol):
+    """Work on letters, counted."""
+
+    @property
+    def seen(self) -> int:
+        """How many letters were looked at."""
+
+
 @contextmanager
-def following(what: str, total: int | None) -> Iterator[Callable[[Tally], None]]:
+def following(what: str, total: int | None) -> Iterator[Callable[[Counted], None]]:
     """A progress bar on a terminal's stderr, told of each page; nothing where nobody looks."""
     with _bar() as bar:
         task = bar.add_task(what, total=total)

@@ -12,7 +12,7 @@ from tieline import codec, subjects
 from tieline.cli.options import JsonOption, ServerOption, settings_of
 from tieline.cli.printing import print_json
 from tieline.errors import BadDeclaration, BadPayload, BadSettings, NotAccepted
-from tieline.messages import Message, binding_of, seconds
+from tieline.messages import Message, accepted_names, binding_of, seconds
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus, Outgoing, connect, timing
 from tieline.services.reference import load_pod
@@ -93,18 +93,22 @@ def _seconds(option: str, text: str | None) -> float | None:
         raise BadSettings(f"{option}: {error}") from None
 
 
-def fitting(pod: Pod, subject: str, content: dict[str, Any]) -> Message:
-    """The payload as the message that the pod's agents take from ``subject``. `BadPayload` names what does not fit."""
+def fitting(pod: Pod, subject: str, content: dict[str, Any], ignored: frozenset[str] = frozenset()) -> Message:
+    """The payload as the message that the pod's agents take from ``subject``. `BadPayload` names what does not fit.
+
+    A field that the message does not have does not fit either, though agents ignore it: it may be a typing error. Those
+    ``ignored`` may be there.
+    """
     models = [model for agent in pod.agents.values() for model in agent.models]
     model = next((m for m in models if subjects.covers(binding_of(m).filter, subject)), None)
     if model is None:
         known = ", ".join(sorted({binding_of(m).template for m in models}))
         raise BadPayload(f"no agent of pod {pod.name} takes {subject}; its messages are {known}")
     message = codec.decode(model, codec.to_json(content))
-    fields = {name: field.alias or name for name, field in model.model_fields.items()}
-    strange = sorted(set(content) - {*fields, *fields.values()})
+    strange = sorted(set(content) - accepted_names(model) - ignored)
     if strange:
-        raise BadPayload(f"{model.__name__}: no such field: {', '.join(strange)}; it has {', '.join(fields.values())}")
+        fields = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        raise BadPayload(f"{model.__name__}: no such field: {', '.join(strange)}; it has {fields}")
     if codec.subject_of(message) != subject:
         raise BadPayload(f"{model.__name__}: this payload belongs to {codec.subject_of(message)}, not to {subject}")
     return message
