@@ -2,6 +2,7 @@
 
 from tieline.agent import Agent
 from tieline.context import Conversation
+from tieline.declared.expected import Expected
 from tieline.errors import (
     BadDeclaration,
     BadPayload,
@@ -42,6 +43,7 @@ __all__ = [
     "Conversation",
     "Denied",
     "Done",
+    "Expected",
     "Expiry",
     "Host",
     "Limits",

@@ -8,15 +8,17 @@ from typing import Any, Concatenate, Unpack, overload
 from tieline import subjects
 from tieline.agent import Agent, AgentOptions, Handler
 from tieline.declared.arguments import instance, instances, positive
+from tieline.declared.expected import Expected, expected_bytes
 from tieline.errors import BadDeclaration
 from tieline.messages import Message, binding_of, differing_fields, message_classes
 from tieline.settings import Breaker, Limits, Rate
-from tieline.stream import Stream, default_streams
+from tieline.stream import DEFAULT_MAX_BYTES, Stream, default_streams
 from tieline.tool import Effect, Tool, ToolRun, declared_name
 
 __all__ = ["Pod"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+_MONTH = 30 * 86_400.0  # that messages without a longest age are taken to be kept
 _VARIABLE = re.compile(r"(?!TIELINE_)[A-Z_][A-Z0-9_]*\Z")
 # Processes that are no agents; records for all agents.
 RESERVED = ("tools", "audit", "metrics", "gateway", subjects.EVERYBODY)
@@ -28,6 +30,7 @@ class Pod:
     ``streams`` are added to the default ones; a stream with a default's name replaces it. ``limits`` are the defaults
     of its agents and tools. ``idle_end`` ends conversations that nobody ends: so long after its last write, a
     conversation's state goes (seconds or ``"12h"``; None: after the 30 days that the stream STATE keeps).
+    ``expects`` says how much work the streams are to have room for (see `Expected`).
     ``data`` is the name of the environment variable from which the pod's tools learn the folder where they may keep
     files. `tieline deploy` sets it for the process ``tools`` and mounts a volume there; everything else is read-only.
     """
@@ -41,6 +44,7 @@ class Pod:
         limits: Limits | None = None,
         idle_end: str | float | None = None,
         data: str | None = None,
+        expects: Expected | None = None,
     ) -> None:
         if not _NAME.match(instance("pod name", name, str, "a text")):
             raise BadDeclaration(f"pod name {name!r}: use lower-case letters, digits and single dashes")
@@ -57,7 +61,9 @@ class Pod:
         self.agents: dict[str, Agent] = {}
         self._on_bus: dict[str, Agent] = {}
         self.tools: dict[str, Tool[..., Any]] = {}
+        self.expects = instance(f"pod {name}: expects", expects or Expected(), Expected, "Expected(…)")
         self.streams: dict[str, Stream] = {s.name: s for s in (*default_streams(), *map(_redrivable, own))}
+        self.sized = self._give_room(own)
         self._check_streams()
         self._models: dict[str, tuple[type[Message], str]] = {}  # by filter: the class and who declared it first
         self.ingress: dict[str, type[Message]] = {}
@@ -65,6 +71,16 @@ class Pod:
 
     def __repr__(self) -> str:
         return f"Pod({self.name!r}, {len(self.agents)} agents, {len(self.tools)} tools)"
+
+    def _give_room(self, own: tuple[Stream, ...]) -> frozenset[str]:
+        """Size the streams that do not say themselves what they may hold; their names."""
+        said = {stream.name for stream in own if stream.max_bytes != DEFAULT_MAX_BYTES}
+        sized = frozenset(name for name, stream in self.streams.items() if name not in said and stream.max_bytes)
+        ages = {name: self.streams[name].max_age or _MONTH for name in sized}
+        for name, size in expected_bytes(self.expects, ages).items():
+            stream = self.streams[name]
+            self.streams[name] = replace(stream, max_bytes=max(size, stream.max_bytes or 0))
+        return sized
 
     def _check_streams(self) -> None:
         claimed: list[tuple[str, str]] = []

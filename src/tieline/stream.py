@@ -8,11 +8,14 @@ from tieline import subjects
 from tieline.declared.arguments import Seconds, flag, instance, instances, texts, whole
 from tieline.errors import BadDeclaration
 
-__all__ = ["Source", "Stream", "default_streams"]
+__all__ = ["DEFAULT_MAX_BYTES", "Source", "Stream", "default_streams"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _DAY = 86_400.0
 _MIB = 1024 * 1024
+
+DEFAULT_MAX_BYTES = 256 * _MIB
+"""What a stream may hold that says nothing else. `Pod` gives it more where its ``expects`` asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Stream:
     name: str
     subjects: tuple[str, ...]
     max_age: Seconds[float | None] = Seconds(_DAY, optional=True)
-    max_bytes: int | None = 256 * _MIB
+    max_bytes: int | None = DEFAULT_MAX_BYTES
     duplicates: Seconds[float] = Seconds(timedelta(minutes=10).total_seconds())
     replicas: int | None = None
     ttls: bool = True

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tieline import Conversation, Message, Pod, Stream
+from tieline.diagnosis.capacity import Alarm, alarms
 from tieline.services.doctor import RULES, examine
 from tieline.services.doctor.monitoring import beyond_doubt
 from tieline.services.doctor.observation import (
@@ -51,6 +52,11 @@ def stream(**fields: Any) -> Observation:
 def consumer(**fields: Any) -> Observation:
     """A healthy consumer but for these fields."""
     return stream(consumers=(replace(HEALTHY_CONSUMER, **fields),))
+
+
+def filled(percent: int) -> tuple[Alarm, ...]:
+    """The alarms of a stream that is that full."""
+    return tuple(alarms([{"config": {"name": "ORDERS", "max_bytes": 100}, "state": {"bytes": percent}}]))
 
 
 def twice(first: StreamSeen, second: StreamSeen) -> Observation:
@@ -122,6 +128,8 @@ CASES: list[tuple[str, str, Observation]] = [
     ("nobody-pulls", "warning", twice(waiting(), waiting())),
     ("nobody-pulls", "warning", twice(waiting(push=True, waiting=1), waiting(push=True, waiting=1))),
     ("nobody-pulls", "note", twice(waiting(in_flight=1), waiting(in_flight=1))),
+    ("filling", "warning", seen(HEALTHY, alarms=filled(70))),
+    ("filling", "error", seen(HEALTHY, alarms=filled(90))),
     ("several-domains", "warning", stream(subjects=("orders.*", "users.*"))),
     ("several-domains", "warning", stream(subjects=(">",))),
     ("no-limits", "warning", stream(max_age=0.0, max_bytes=0)),

@@ -17,6 +17,7 @@ from rich.text import Text
 from tieline.cli.options import JsonOption, ServerOption, connected, settings_of
 from tieline.cli.printing import age, console, line, print_json, size, table
 from tieline.cli.sum_table import sum_table
+from tieline.diagnosis.capacity import Level
 from tieline.errors import BadSettings
 from tieline.pod import Pod
 from tieline.runtime.bus import connect
@@ -24,6 +25,7 @@ from tieline.services.accountant import take_settled
 from tieline.services.letters.reading import Selection, counted
 from tieline.services.reference import load_pod
 from tieline.services.skipped import AUDIT, Skipped, skipped_records
+from tieline.services.storage_watch import storage_alarms
 from tieline.wire.connection import Connection
 from tieline.wire.topology import consumer_infos, consumers_of, stream_infos
 
@@ -71,6 +73,16 @@ class DeadCount:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageAlarm:
+    """A stream, or the account, that has little room left. ``text`` says what that means and what to do."""
+
+    thing: str
+    level: Level
+    ratio: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything the report shows. ``missing`` are streams of the pod that the server has not; ``skipped`` are records
     of the whole account that processes could not read."""
@@ -80,6 +92,7 @@ class State:
     dead_letters: tuple[DeadCount, ...]
     missing: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    alarms: tuple[StorageAlarm, ...] = ()
 
 
 def report(
@@ -167,6 +180,10 @@ async def _state(connection: Connection, pod: Pod | None) -> State:
         ),
         tuple(sorted(wanted - set(streams))),
         await skipped_records(connection) if AUDIT in streams else (),
+        tuple(
+            StorageAlarm(alarm.thing, alarm.level, round(alarm.ratio, 3), alarm.text)
+            for alarm in await storage_alarms(connection, pod)
+        ),
     )
 
 
@@ -237,6 +254,7 @@ def _tables(state: State) -> Group:
     if state.skipped:
         shown.append(_skipped(state.skipped))
     shown += [Text(f"stream {name} does not exist; `tieline apply` makes it", style="red") for name in state.missing]
+    shown += [Text(f"\n{alarm.text}", style="yellow" if alarm.level == "warning" else "red") for alarm in state.alarms]
     return Group(*shown)
 
 

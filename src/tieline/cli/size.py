@@ -13,20 +13,18 @@ from tieline.errors import BadSettings
 from tieline.messages import seconds
 from tieline.pod import Pod
 from tieline.services.reference import load_pod
-from tieline.services.sizing import Load, Sizing, remedies, sized
+from tieline.services.sizing import Load, Sizing, budget, disk_for, remedies, sized
 
 __all__ = ["size"]
 
 _INTENTS = "CALL_INTENT"
 _REPLICAS = (1, 3, 5)
+_RATE = "Messages a second; CALL_INTENT's unless named. Repeatable. Without it: what the pod expects."
 
 
 def size(
     pod: PodArgument,
-    rate: Annotated[
-        list[str],
-        typer.Option("--rate", metavar="[STREAM=]N", help="Messages a second; CALL_INTENT's unless named. Repeatable."),
-    ],
+    rate: Annotated[list[str] | None, typer.Option("--rate", metavar="[STREAM=]N", help=_RATE)] = None,
     payload: Annotated[int, typer.Option("--bytes", min=1, help="Of a payload.")] = 512,
     ages: Annotated[
         list[str] | None,
@@ -40,8 +38,13 @@ def size(
     conversation: Annotated[float, typer.Option(min=0.01, help="Messages of one conversation.")] = 5.0,
     json: JsonOption = False,
 ) -> int:
-    """Plan disk, memory and nodes. Needs no server. Exit 1 where a stream would be full before its messages are old."""
+    """Plan disk, memory and nodes. Needs no server. Exit 1 where a stream would be full before its messages are old.
+
+    Without --rate: the disk budget of everything that the pod stores, for the work that its `expects` names.
+    """
     declared = load_pod(pod)
+    if not rate:
+        return _show_budget(declared, json)
     if replicas not in _REPLICAS:
         raise BadSettings(f"--replicas {replicas}: a stream has 1, 3 or 5 copies")
     load = Load(
@@ -61,6 +64,30 @@ def size(
     else:
         _show(declared, found, problems)
     return int(bool(problems))
+
+
+def _show_budget(pod: Pod, as_json: bool) -> int:
+    rows = budget(pod)
+    disk = disk_for(rows)
+    if as_json:
+        print_json({"expects": asdict(pod.expects), "rows": [asdict(row) for row in rows], "disk": disk})
+        return 0
+    shown = [
+        (row.name, bytes_of(row.planned), "no limit" if row.bound is None else bytes_of(row.bound), row.what)
+        for row in rows
+    ]
+    planned, bound = sum(row.planned for row in rows), sum(row.bound or row.planned for row in rows)
+    shown.append(("all", bytes_of(planned), bytes_of(bound), ""))
+    expects = pod.expects
+    out = console()
+    work = f"{expects.conversations_per_day:,.0f} conversations a day, {expects.messages:g} messages each"
+    title = f"pod {pod.name}: disk for {work}"
+    out.print(table(title, ("stores", ">expected", ">at most", "what"), shown))
+    out.print(
+        f"Each server that holds a copy needs {bytes_of(disk)} of disk: everything at its limit, and a quarter free. "
+        "A server with less gets smaller limits, in proportion. More or less work: Pod(expects=Expected(…))"
+    )
+    return 0
 
 
 def _by_stream(

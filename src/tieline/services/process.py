@@ -118,17 +118,7 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
         group.create_task(health.serve(bus, host, bus.settings.health_port, probed))
         stops.append(probed.set)
     if AUDIT in names:
-        from tieline.services import (
-            accountant,
-            deadletters,
-            pager,
-        )  # only where they run: agents do without their weight
-
-        stop = asyncio.Event()
-        group.create_task(pager.run(bus, stop))
-        group.create_task(accountant.run(bus, stop))
-        group.create_task(deadletters.run(bus, stop))
-        stops.append(stop.set)
+        stops.append(_start_audit(bus, group))
     if GATEWAY in names:
         from tieline.services import gateway
 
@@ -144,6 +134,16 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
         group.create_task(metrics.run(bus.connection, bus.pod, place, over))
         stops.append(over.set)
     return stops
+
+
+def _start_audit(bus: Bus, group: asyncio.TaskGroup) -> Callable[[], None]:
+    """The services of the process ``audit``. Imported only where they run: agents do without their weight."""
+    from tieline.services import accountant, deadletters, pager, storage_watch
+
+    stop = asyncio.Event()
+    for service in (pager, storage_watch, accountant, deadletters):
+        group.create_task(service.run(bus, stop))
+    return stop.set
 
 
 async def _until_lost(bus: Bus) -> None:

@@ -4,25 +4,17 @@ The constants were measured on nats-server 2.15.1 with Tieline's own headers; `t
 prediction against a real server. They are for planning: a quarter off is right, a factor of two is not.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from math import ceil
 
+from tieline.declared.expected import expected_bytes, journal_age
+from tieline.declared.load import Flow, Load, flows
 from tieline.pod import Pod
-from tieline.settings import Settings
 from tieline.stream import Stream
 from tieline.wire.topology import consumers_of
 
-__all__ = ["Load", "Need", "Sizing", "remedies", "sized"]
-
-# Bytes on the disk beside the payload: 34 of the file store's record, the subject, the headers.
-_MESSAGE = 144
-_TOOL_CALL = 299
-_STEP = 286
-_TOOL_RESULT = 398
-_PUBLISHED, _SETTLED, _STEPPED = 358, 378, 373  # facts
-_DEAD = 1_600  # the headers keep cause, attempts and traceback
-_REFERENCE = 200  # what travels in place of a payload that is in the object store
+__all__ = ["BUDGET", "BudgetRow", "Load", "Need", "Sizing", "budget", "disk_for", "remedies", "sized"]
 
 # Bytes of the server's resident memory.
 _SERVER = 64 * 1024 * 1024  # running, with the blocks that it is writing
@@ -33,22 +25,6 @@ _PER_CONNECTION = 52 * 1024
 
 _CPU = 110e-6  # seconds of a core for a message stored, delivered and acknowledged, with sync always
 _HEADROOM = 1.25  # of the disk: blocks are removed whole, and a restore needs room
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a pod does. ``rates``: messages a second by stream. Of each message: ``size`` bytes of payload, how many
-    ``tools`` are called and ``steps`` journaled, and the share that ends ``dead``. ``answer``: bytes of a tool's
-    arguments, and of a result. ``conversation``: messages of one. ``ages``: seconds, in place of a stream's own."""
-
-    rates: Mapping[str, float]
-    size: int = 512
-    tools: float = 1.0
-    steps: float = 1.0
-    answer: int = 128
-    dead: float = 0.001
-    conversation: float = 5.0
-    ages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +56,11 @@ class Sizing:
     cores: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Flow:
-    """What one stream gets. ``each`` are bytes on the disk; ``shared`` messages have one subject (0: all the same)."""
-
-    per_second: float
-    each: float
-    shared: float
-
-
 def sized(pod: Pod, load: Load, replicas: int) -> Sizing:
     """What ``pod`` needs for ``load`` with so many copies of each stream."""
-    flows = _flows(load)
-    needs = tuple(_need(pod.streams[name], flows[name], load) for name in pod.streams if name in flows)
-    writes = sum(flow.per_second for flow in flows.values())
+    found = flows(load)
+    needs = tuple(_need(pod.streams[name], found[name], load) for name in pod.streams if name in found)
+    writes = sum(flow.per_second for flow in found.values())
     processes = len(pod.agents) + 3  # tools, audit, metrics
     ids = sum(need.per_second * min(pod.streams[need.stream].duplicates, need.max_age or 1e9) for need in needs)
     memory = (
@@ -107,26 +74,10 @@ def sized(pod: Pod, load: Load, replicas: int) -> Sizing:
     return Sizing(needs, replicas, ceil(disk), ceil(memory), writes, writes * _CPU)
 
 
-def _flows(load: Load) -> dict[str, _Flow]:
-    total = sum(load.rates.values())
-    light = load.size <= Settings().large
-    inline = load.size if light else _REFERENCE
-    calls, journaled = total * load.tools, total * (load.tools + load.steps)
-    facts = total * (_PUBLISHED + inline) + (total + calls) * _SETTLED + journaled * _STEPPED
-    told = 2 * total + calls + journaled
-    flows = {name: _Flow(rate, inline + _MESSAGE, 0) for name, rate in load.rates.items()}
-    flows["TOOL_CALL"] = _Flow(calls, load.answer + _TOOL_CALL, 0)
-    flows["STEP"] = _Flow(journaled, load.answer + _STEP, 1)
-    flows["TOOL_RESULT"] = _Flow(calls, load.answer + _TOOL_RESULT, load.conversation * load.tools)
-    flows["CALL_AUDIT"] = _Flow(told, facts / told if told else 0.0, load.conversation * told / total if total else 0)
-    flows["DLQ"] = _Flow(total * load.dead, inline + _DEAD, 0)
-    if not light:
-        flows["OBJ_TIELINE"] = _Flow(total, load.size + _MESSAGE, 1)
-    return flows
-
-
-def _need(stream: Stream, flow: _Flow, load: Load) -> Need:
+def _need(stream: Stream, flow: Flow, load: Load) -> Need:
     age = load.ages.get(stream.name, stream.max_age)
+    if stream.write_once and age is not None and stream.name not in load.ages:
+        age = journal_age(age)
     per_second = flow.per_second * flow.each
     messages = flow.per_second * age if age is not None else 0.0
     wanted = messages * flow.each
@@ -154,3 +105,37 @@ def remedies(sizing: Sizing) -> Iterator[str]:
                 f"{need.stream} is full after {need.full_after / 3600:,.3g} h and refuses from then on: give it "
                 f"max_bytes={ceil(need.wanted * _HEADROOM):,}, or a shorter age"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """One thing that a pod stores. ``planned``: bytes that it is expected to take; ``bound``: bytes at most, None where
+    the server does not limit it."""
+
+    name: str
+    what: str
+    planned: int
+    bound: int | None
+
+
+def _stream_rows(pod: Pod) -> Iterator[BudgetRow]:
+    month = 30 * 86_400.0
+    planned = expected_bytes(pod.expects, {name: stream.max_age or month for name, stream in pod.streams.items()})
+    for name, stream in pod.streams.items():
+        size = planned.get(name, stream.max_bytes or 0)
+        bound = stream.max_bytes
+        yield BudgetRow(name, stream.description, size if bound is None else min(size, bound), bound)
+
+
+BUDGET: tuple[Callable[[Pod], Iterator[BudgetRow]], ...] = (_stream_rows,)
+"""Everything that stores something for a pod adds its rows here."""
+
+
+def budget(pod: Pod) -> tuple[BudgetRow, ...]:
+    """What a pod stores by its own ``expects``: one row for each thing."""
+    return tuple(row for rows in BUDGET for row in rows(pod))
+
+
+def disk_for(rows: Iterable[BudgetRow]) -> int:
+    """The disk of each server that holds a copy: everything at its bound, and a quarter of it free."""
+    return ceil(sum(row.planned if row.bound is None else row.bound for row in rows) * _HEADROOM)

@@ -18,6 +18,7 @@ from tieline.wire import new_consumers
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.infos import consumer_infos, stream_infos
 from tieline.wire.peers import ask
+from tieline.wire.room import fitted, with_room
 from tieline.wire.stream_copy import DENIALS, is_rebuilt, rebuild
 from tieline.wire.versions import newer_version, refuse_old
 
@@ -207,12 +208,12 @@ class _Item:
         return ".".join(part for part in parts if part)
 
 
-def _items(pod: Pod, clustered: bool) -> list[_Item]:
+async def _items(connection: Connection, pod: Pod, smaller: float = 1.0) -> list[_Item]:
     # Streams may be shared by several pods, so each notes its own version; a consumer belongs to one.
     version = {f"tieline.version.{pod.name}": pod.version}
     owned = {"tieline.pod": pod.name, **version}
-    replicas = 3 if clustered else 1
-    streams = [_Item("stream", s.name, "", stream_config(s, replicas, version)) for s in pod.streams.values()]
+    replicas, fit = 3 if connection.server.get("cluster") else 1, await fitted(connection, pod, smaller)
+    streams = [_Item("stream", s.name, "", stream_config(s, replicas, version)) for s in fit.values()]
     consumers = [_Item("consumer", c.stream, c.durable, _consumer_config(c, owned)) for c in consumers_of(pod)]
     return streams + consumers
 
@@ -220,7 +221,7 @@ def _items(pod: Pod, clustered: bool) -> list[_Item]:
 async def plan(connection: Connection, pod: Pod, *, force: bool = False) -> list[Change]:
     """What `apply` would do and what it would leave, field by field; empty when the server is as declared."""
     refuse_old(connection)
-    items = _items(pod, bool(connection.server.get("cluster")))
+    items = await _items(connection, pod)
     await new_consumers.refuse_renames(connection, pod)
     changes: list[Change] = []
     for item in items:
@@ -246,11 +247,17 @@ async def apply(
 
     Idempotent; safe to run from several processes at once. Never deletes or recreates. ``force`` also changes what a
     newer version of the pod holds, and lowers limits that make the server drop stored messages. ``before_replay`` is
-    called before a consumer is created that will be given stored messages. Raises `NotApplied`
-    with the server's words when it refuses, and before anything is changed when another pod holds a consumer.
+    called before a consumer is created that will be given stored messages. Raises `NotApplied` with the server's words
+    when it refuses, and before anything is changed when another pod holds a consumer.
     """
     refuse_old(connection)
-    items = _items(pod, bool(connection.server.get("cluster")))
+    return await with_room(connection, pod, lambda part: _applied(connection, pod, part, force, before_replay))
+
+
+async def _applied(
+    connection: Connection, pod: Pod, smaller: float, force: bool, before_replay: Callable[[Change], None]
+) -> list[Change]:
+    items = await _items(connection, pod, smaller)
     for item in items:
         _refuse_strangers(item, await _config(connection, item), pod)
     await new_consumers.refuse_renames(connection, pod)
@@ -259,8 +266,7 @@ async def apply(
         if is_rebuilt(item.wanted) and await rebuild(connection, item.wanted):
             done.append(Change(item.kind, item.name, "update", "deny_delete", True, False, "the stream was copied"))
         have = await _config(connection, item)
-        changes = _differences(item, have, force)
-        changes = [await _with_stored(connection, pod, change) for change in changes]
+        changes = [await _with_stored(connection, pod, change) for change in _differences(item, have, force)]
         for change in changes:
             if change.stored:
                 before_replay(change)
@@ -341,10 +347,8 @@ def _comparable(field: str, config: Config, wanted: Config) -> Any:
 def _refuse_strangers(item: _Item, have: Config | None, pod: Pod) -> None:
     owner = ((have or {}).get("metadata") or {}).get("tieline.pod", pod.name)
     if item.kind == "consumer" and owner != pod.name:
-        raise NotApplied(
-            f"consumer {item.durable!r} of stream {item.stream} belongs to pod {owner!r}; two pods in one account need "
-            "different agent names, or an account each"
-        )
+        whose = f"consumer {item.durable!r} of stream {item.stream} belongs to pod {owner!r}"
+        raise NotApplied(f"{whose}; two pods in one account need different agent names, or an account each")
 
 
 async def _create(connection: Connection, item: _Item) -> bool:
@@ -389,8 +393,7 @@ async def _with_stored(connection: Connection, pod: Pod, change: Change) -> Chan
     stream, _, durable = change.name.partition("/")
     if change.action != "create" or not durable or is_waker(durable):
         return change
-    stored = await new_consumers.stored_for(connection, stream, change.want)
-    if not stored:
+    if not (stored := await new_consumers.stored_for(connection, stream, change.want)):
         return change
     left_behind = await new_consumers.consumers_left_behind(connection, pod, consumers_of(pod))
     why = new_consumers.explain_stored(stored, change.want, left_behind.get(stream, ()))

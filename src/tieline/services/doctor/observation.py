@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tieline import subjects
+from tieline.diagnosis.capacity import Alarm
 from tieline.pod import Pod
 from tieline.services.skipped import Skipped
 from tieline.wire.topology import Change
@@ -253,6 +254,7 @@ class Observation:
     unseen: tuple[Unseen, ...] = ()
     listed: bool = True  # whether streams could be listed at all
     publish_patience: float = 30.0
+    alarms: tuple[Alarm, ...] = ()  # streams and storage that have little room left
 
     @property
     def consumers(self) -> tuple[ConsumerSeen, ...]:

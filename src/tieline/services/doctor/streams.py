@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tieline.services.doctor.finding import Finding, Rule
+from tieline.services.doctor.finding import Finding, Rule, Severity
 from tieline.services.doctor.observation import Observation, StreamSeen
 from tieline.services.doctor.remedy import edit_stream
 
@@ -55,11 +55,19 @@ WAREHOUSE = Rule(
     "messages kept for more than seven days and no archive that reads them",
     "a stream is a buffer: restarts, catch-up of replicas and backups grow with it, and history has no second copy",
 )
-RULES = (DOMAINS, NO_LIMITS, FORGETS, WEAK, TTL, ROLLUP, WINDOW, WAREHOUSE)
+FILLING = Rule(
+    "filling",
+    "a stream, or the account's storage, that is 70 % full or more",
+    "what is full takes no more messages; a pod whose journal (STEP) or audit (CALL_AUDIT) is full waits for room",
+)
+RULES = (FILLING, DOMAINS, NO_LIMITS, FORGETS, WEAK, TTL, ROLLUP, WINDOW, WAREHOUSE)
 
 
 def judge(seen: Observation) -> Iterator[Finding]:
     """All findings about streams, and about what a pod publishes to them."""
+    for alarm in seen.alarms:
+        severity: Severity = "warning" if alarm.level == "warning" else "error"
+        yield FILLING.found(severity, alarm.thing, f"{alarm.ratio:.0%} full; when full, {alarm.means}", alarm.remedy)
     mirrored = {stream.mirror for stream in seen.streams}
     for stream in seen.streams:
         yield from _domains(stream)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from tieline import headers as names
+from tieline.diagnosis.capacity import alarms
 from tieline.errors import NotApplied
 from tieline.pod import Pod
 from tieline.records.facts import read_fact
@@ -29,6 +30,7 @@ from tieline.services.doctor.observation import (
     Unseen,
 )
 from tieline.services.skipped import Skipped, skipped_records
+from tieline.services.storage_watch import plan_of
 from tieline.settings import Settings
 from tieline.wire.connection import ApiError, Connection, NoAnswer, headers_of
 from tieline.wire.topology import Change, consumer_infos, plan, stream_infos
@@ -86,11 +88,13 @@ class _Visit:
             return replace(seen, listed=False, unseen=tuple(self._unseen))
         skews = [beyond_doubt(datetime.fromisoformat(i["ts"]), began, time.time()) for i in infos.values() if "ts" in i]
         streams = await self._streams(infos)
+        account = await self._asked("the account's limits", "INFO", self._connection.api("INFO")) or {}
         return replace(
             seen,
+            alarms=tuple(alarms(infos.values(), account, plan_of(pod))),
             streams=streams,
             skew=max(skews, key=abs, default=clock),
-            storage_limit=await self._storage_limit(),
+            storage_limit=max(0, int((account.get("limits") or {}).get("max_storage", 0))),
             times=await self._times(infos.get(_AUDIT)),
             changes=await self._changes(pod),
             skipped=await self._skipped(infos),
@@ -155,10 +159,6 @@ class _Visit:
                 return {}
             raise
         return message
-
-    async def _storage_limit(self) -> int:
-        answer = await self._asked("the account's limits", "INFO", self._connection.api("INFO")) or {}
-        return max(0, int((answer.get("limits") or {}).get("max_storage", 0)))
 
     async def _times(self, audit: Mapping[str, Any] | None) -> dict[tuple[str, str], Times]:
         """How long handlers took, by the newest facts."""

@@ -103,6 +103,8 @@ NOW = {
         Metric("tieline_in_flight_free", "gauge", _CONSUMED, "more that the server would give out: max_ack_pending"),
         Metric("tieline_processes_waiting", "gauge", _CONSUMED, "pulls that wait: about the processes with free slots"),
         Metric("tieline_dead_letters", "gauge", (*_WHO, "cause"), "dead letters in DLQ now"),
+        Metric("tieline_stream_bytes_ratio", "gauge", ("stream_name",), "how full a stream with a limit is; 1 is full"),
+        Metric("tieline_storage_bytes_ratio", "gauge", (), "how full the account's storage is, where it has a limit"),
         Metric("tieline_accountant_up", "gauge", ("pod",), "1 where the pod's accountant answered, else 0"),
         Metric("tieline_sum_messages", "gauge", (*_CONSUMED, "state"), "what became of the messages: the sum"),
         Metric("tieline_sum_difference", "gauge", _CONSUMED, "messages by which the sum does not add up; else 0"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
+from tieline.diagnosis.capacity import account_ratio, ratio_of
 from tieline.records.reading import read_integer, read_number
 from tieline.services.metrics.catalogue import ACCOUNT, CONSUMER, NOW, STREAM, VARZ, Metric
 from tieline.services.metrics.labels import CAUSES, OTHER, Known, pod_of
@@ -43,6 +44,7 @@ def families(reading: Reading, known: Known, behind: int | None) -> Iterator[Gau
         yield from _told(ACCOUNT, [(account, reading.account)])
     if reading.monitored is not None:
         yield from _told(VARZ, [((account[0],), reading.monitored)])
+    yield from _storage(reading)
     yield from _agents(reading, known)
     yield from _letters(reading, known)
     yield from _sums(reading, known)
@@ -72,6 +74,13 @@ def _value(metric: Metric, info: Info) -> float | None:
     for key in metric.source:
         value = value.get(key) if isinstance(value, dict) else None
     return read_number(value)
+
+
+def _storage(reading: Reading) -> Iterator[GaugeMetricFamily]:
+    ratios = ((name, ratio_of(info, reading.planned)) for name, info in reading.streams.items())
+    yield _family(NOW["stream_bytes_ratio"], [((name,), ratio) for name, ratio in ratios if ratio is not None])
+    if (storage := account_ratio(reading.account or {})) is not None:
+        yield _family(NOW["storage_bytes_ratio"], [((), storage)])
 
 
 def _agents(reading: Reading, known: Known) -> Iterator[GaugeMetricFamily]:

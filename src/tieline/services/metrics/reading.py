@@ -13,6 +13,7 @@ from tieline.services.accounting.asking import sum_subject
 from tieline.services.doctor.monitoring import likely_url, varz
 from tieline.services.letters.reading import STREAM, Group, Selection, counted
 from tieline.services.metrics.labels import Known
+from tieline.services.storage_watch import plan_of
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.topology import consumer_infos, stream_infos
 
@@ -34,7 +35,8 @@ class Reading:
     """The server at one moment. Without ``up`` the rest is empty: no value is better than an old one.
 
     ``streams`` by name; ``consumers`` are the durable ones; ``sums`` are the rows of each pod's accountant, None where
-    it did not answer; ``monitored`` is the page ``/varz``, ``account`` the account's limits and use.
+    it did not answer; ``monitored`` is the page ``/varz``, ``account`` the account's limits and use,
+    ``planned`` how many bytes the pod expects streams without a limit to need.
     """
 
     up: bool
@@ -45,6 +47,7 @@ class Reading:
     letters: tuple[Group, ...] = ()
     sums: Mapping[str, list[Info] | None] = field(default_factory=dict)
     monitored: Info | None = None
+    planned: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reader:
@@ -99,6 +102,7 @@ class Reader:
             letters=letters or (),
             sums=dict(zip(pods, sums, strict=True)),
             monitored=monitored if same else None,
+            planned=plan_of(self._pod),
         )
 
     async def _topology(self) -> tuple[dict[str, Info], tuple[Info, ...]]:

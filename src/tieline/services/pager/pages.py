@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 from tieline.records.reading import read_integer, read_text, read_time
 
-__all__ = ["Change", "Page", "Saying", "Trouble", "decide", "masked", "page_in"]
+__all__ = ["STORAGE", "Change", "Page", "Saying", "Trouble", "decide", "masked", "page_in"]
 
 type Change = Literal["opened", "updated", "cleared"]
+
+STORAGE = "storage"
+"""In place of the cause of dead letters: a stream, or the account, that has little room left."""
 
 _MOST = 10  # pages opened at once; more are one page
 _EVERY = 30.0  # seconds between two updates of a page
@@ -19,7 +22,11 @@ _LONGEST = 200  # characters of an example
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The dead letters of one agent and cause: how many there are, on which subjects, and one of them."""
+    """The dead letters of one agent and cause: how many there are, on which subjects, and one of them.
+
+    Or (``cause`` is `STORAGE`) a stream that fills up: ``agent`` is its name, ``count`` the percentage whose threshold
+    it has passed, and ``example`` says what to do.
+    """
 
     agent: str
     cause: str
@@ -33,8 +40,22 @@ class Trouble:
         return f"{self.agent} {self.cause}"
 
     @property
+    def is_storage(self) -> bool:
+        """Whether it is about storage, and not about dead letters."""
+        return self.cause == STORAGE
+
+    @property
+    def words(self) -> str:
+        """What it is, and how much of it there is."""
+        if not self.is_storage:
+            return f"{self.count} dead {'letter' if self.count == 1 else 'letters'} of {self.agent}: {self.cause}"
+        return f"{self.agent} is {'full' if self.count >= 98 else f'{self.count} % full'}"
+
+    @property
     def look(self) -> str:
-        """The command that shows the letters."""
+        """The command that shows more."""
+        if self.is_storage:
+            return "tieline report"
         return f"tieline dlq ls --agent {self.agent} --cause {self.cause}"
 
 

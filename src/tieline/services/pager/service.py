@@ -10,15 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from tieline import subjects
+from tieline.diagnosis.capacity import Alarm
 from tieline.errors import TielineError
 from tieline.records.reading import read_time
 from tieline.runtime import state
 from tieline.runtime.bus import Bus
 from tieline.services.letters.reading import STREAM, Group, Letter, Selection, counted, letters, listed
 from tieline.services.letters.redriving import Order, redrive
-from tieline.services.pager.pages import Page, Saying, Trouble, decide, masked, page_in
+from tieline.services.pager.pages import STORAGE, Page, Saying, Trouble, decide, masked, page_in
 from tieline.services.pager.slack import Slack
 from tieline.services.pager.targets import Log, NotSent, Target, Webhook
+from tieline.services.storage_watch import storage_alarms
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.stored import newest_message
 
@@ -132,7 +134,7 @@ class Pager:
         return True
 
     async def _troubles(self) -> list[Trouble]:
-        """The dead letters as groups. They are counted again only if the stream has changed since."""
+        """What fills up, and the dead letters as groups. They are counted again only if the stream has changed since."""
         now, found = time.monotonic(), await _content(self._bus.connection)
         if found != self._content and now >= self._count_after:
             groups = await counted(self._bus.connection, Selection())
@@ -145,7 +147,8 @@ class Pager:
             self._content = found
             # To list many subjects is work for the server: then not at every look.
             self._count_after = now + (_COUNTED_EVERY if found[-1] > _MANY_SUBJECTS else 0.0)
-        return self._found
+        storage = [_storage_trouble(alarm) for alarm in await storage_alarms(self._bus.connection, self._bus.pod)]
+        return [*storage, *self._found]
 
     async def _trouble(self, group: Group) -> Trouble:
         pattern = subjects.dead_letter(group.agent, group.cause, ">")
@@ -212,6 +215,11 @@ class Pager:
         tally = await redrive(self._bus, letters(self._bus.connection, selection), order)
         held = [f"{count} held: {reason}" for reason, count in tally.held.items()]
         return "; ".join([f"{tally.done} sent again", *held])
+
+
+def _storage_trouble(alarm: Alarm) -> Trouble:
+    """Counted by its threshold: a page changes when the next one is passed, not with every message."""
+    return Trouble(alarm.name, STORAGE, alarm.threshold, (), alarm.text)
 
 
 def _said(kept: object) -> dict[str, list[Page]]:

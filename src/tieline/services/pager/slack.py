@@ -115,8 +115,9 @@ class Slack:
         if saying.change == "cleared":
             return blocks
         blocks += [_section(_told(trouble)) for trouble in saying.troubles[:20]]
-        if len(saying.troubles) == 1 and self._settings.slack_app_token:
-            [trouble] = saying.troubles
+        letters = [trouble for trouble in saying.troubles if not trouble.is_storage]
+        if len(saying.troubles) == len(letters) == 1 and self._settings.slack_app_token:
+            [trouble] = letters
             value = self._signed(trouble.agent, trouble.cause)
             blocks.append({"type": "actions", "elements": [_button("look", value), _button("redrive", value)]})
         return blocks
@@ -174,16 +175,21 @@ class Slack:
 
 def _headline(saying: Saying, pod: str) -> str:
     total = sum(saying.page.counts.values())
+    if saying.troubles and all(trouble.is_storage for trouble in saying.troubles):
+        over = saying.change == "cleared"
+        return f"{pod}: " + ", ".join(f"{t.agent} has room again" if over else t.words for t in saying.troubles[:3])
     if saying.change == "cleared":
         about = ", ".join(f"{trouble.agent} ({trouble.cause})" for trouble in saying.troubles[:3])
         return f"{pod}: no dead letters of {about} any more"
     if len(saying.troubles) == 1:
         [trouble] = saying.troubles
-        return f"{pod}: {total} dead {'letter' if total == 1 else 'letters'} of {trouble.agent}: {trouble.cause}"
+        return f"{pod}: {trouble.words}"
     return f"{pod}: {total} dead letters of {len(saying.page.counts)} kinds"
 
 
 def _told(trouble: Trouble) -> str:
+    if trouble.is_storage:
+        return f"{_escaped(trouble.example)}\n`{trouble.look}`"
     listed = ", ".join(f"`{_escaped(name)}`" for name in trouble.subjects[:_SUBJECTS])
     more = f" and {len(trouble.subjects) - _SUBJECTS} more" if len(trouble.subjects) > _SUBJECTS else ""
     lines = [f"*{trouble.count}* {trouble.agent}: {trouble.cause}, on {listed}{more}"]

@@ -45,7 +45,10 @@ class Log:
     async def tell(self, saying: Saying) -> str:
         """One line a trouble."""
         for trouble in saying.troubles:
-            if saying.change == "cleared":
+            if trouble.is_storage:
+                is_over = saying.change == "cleared"
+                log.warning("%s", f"{trouble.agent} has room again" if is_over else trouble.example)
+            elif saying.change == "cleared":
                 log.warning("dead letters of %s (%s): all looked after", trouble.agent, trouble.cause)
             else:
                 log.warning(
@@ -114,6 +117,8 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def _shown(trouble: Trouble) -> dict[str, Any]:
+    if trouble.is_storage:
+        return {"storage": trouble.agent, "percent": trouble.count, "what": trouble.example, "look": trouble.look}
     return {
         "agent": trouble.agent,
         "cause": trouble.cause,

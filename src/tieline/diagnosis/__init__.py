@@ -1,0 +1,1 @@
+"""What is wrong with a server or a pod, judged from plain values."""
