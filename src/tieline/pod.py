@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Unpack, overload
 
 from tieline import subjects
@@ -219,15 +219,15 @@ def _redrivable(stream: Stream) -> Stream:
     return replace(stream, subjects=(*stream.subjects, redrive), atomic=True)
 
 
+@dataclass(frozen=True, slots=True)
 class _ToolDecorator:
     """What ``@pod.tool(effect=…)`` returns. A class, because only one can be overloaded."""
 
-    def __init__(self, make: Callable[[Callable[..., Awaitable[Any]]], Tool[..., Any]]) -> None:
-        self._make = make
+    make: Callable[[Callable[..., Awaitable[Any]]], Tool[..., Any]]
 
     @overload
     def __call__[**P, R](self, function: Callable[Concatenate[ToolRun, P], Awaitable[R]], /) -> Tool[P, R]: ...
     @overload
     def __call__[**P, R](self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
     def __call__(self, function: Callable[..., Awaitable[Any]], /) -> Any:
-        return self._make(function)
+        return self.make(function)
