@@ -134,7 +134,7 @@ class Pager:
         return True
 
     async def _troubles(self) -> list[Trouble]:
-        """What fills up, and the dead letters as groups. They are counted again only if the stream has changed since."""
+        """What fills up, and the dead letters as groups, counted again only if their stream has changed since."""
         now, found = time.monotonic(), await _content(self._bus.connection)
         if found != self._content and now >= self._count_after:
             groups = await counted(self._bus.connection, Selection())
