@@ -2,22 +2,28 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.office import Office, at_work, consumer_info, dead_letters, settings
+from support.old_deployment import OLD_CONVERSATIONS, old_deployment
 
 from tieline import Bus, Conversation, Limits, Message, NoReply, Pod, Refuse, Retry, connect
 from tieline.services.cancelling import cancel
-from tieline.services.conversations import Summary, conversations
+from tieline.services.conversations import Summary, conversations, list_conversations
 from tieline.services.letters.editing import edit
 from tieline.services.letters.reading import Selection, letters
 from tieline.services.letters.redriving import Order, drop, redrive
 from tieline.services.questions import answer, open_questions
 from tieline.services.timeline import Entry, timeline
 from tieline.testing import Server, eventually
+from tieline.wire.backwards import newest_from, read_backwards
+from tieline.wire.batches import store_together
 from tieline.wire.consumer import PullConsumer
 
 ADA = Order(by="ada", reason="checked")
@@ -299,3 +305,83 @@ async def test_a_consumer_that_begins_later_owes_nothing_older(nats_server: Serv
         await bus.connection.api("CONSUMER.CREATE.CALL_INTENT.late", {"stream_name": "CALL_INTENT", "config": late})
         async with at_work(shop.pod, settings(nats_server.url, audit=True), "worker"):
             await in_state(bus, "c1", "done")
+
+
+OLD = {
+    "done": {"done"},
+    "dead": {"dead"},
+    "redriven": {"done"},
+    "redrive-waits": {"running"},
+    "parked": {"parked", "waiting", "running"},  # running: the agent that was asked has its message
+    "cancelled": {"cancelled"},
+    "over": {"parked"},
+    "held": {"running"},
+    "waiting": {"running"},
+    "expired": {"expired"},
+}
+
+
+async def test_conversations_of_an_old_deployment(tmp_path: Path) -> None:
+    async with old_deployment(tmp_path) as server, connect(Pod("reader"), settings=settings(server.url)) as bus:
+        listed = {summary.id: summary.state for summary in await conversations(bus.connection, limit=500)}
+        wrong = {}
+        for old in OLD_CONVERSATIONS:
+            shown = await timeline(bus.connection, old.id)
+            states = {listed.get(old.id), None if shown is None else shown.summary.state}
+            if len(states) != 1 or not states <= OLD[old.state]:
+                wrong[old.id] = (old.state, states)
+        assert wrong == {}
+
+
+async def test_a_list_reads_what_it_shows_however_long_the_history_is(nats_server: Server) -> None:
+    shop = Shop()
+    async with connect(shop.pod, settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        for start in range(0, 20_000, 1_000):
+            await store_together(bus.connection, [_old_fact(number) for number in range(start, start + 1_000)])
+        before = await _api_calls(bus)
+        listing = await list_conversations(bus.connection, limit=3)
+        cost = await _api_calls(bus) - before
+        assert [summary.id for summary in listing.summaries] == ["old-19999", "old-19998", "old-19997"]
+        assert listing.since is None
+        assert cost < 120, "eight conversations are read side by side, and the newest facts name them"
+        early = datetime.fromtimestamp(time.time() - 60)
+        assert (await list_conversations(bus.connection, limit=3, since=early)).summaries == listing.summaries
+
+
+async def _api_calls(bus: Bus) -> int:
+    return int((await bus.connection.api("INFO"))["api"]["total"])
+
+
+def _old_fact(number: int) -> tuple[str, bytes, dict[str, str]]:
+    fact = {
+        "fact": "settled",
+        "at": time.time(),
+        "callId": f"old-{number}",
+        "by": "worker",
+        "subject": "call.intent.job",
+        "stream": "CALL_INTENT",
+        "seq": number + 1,
+        "origin": f"CALL_INTENT-{number + 1}-19",
+        "attempt": 1,
+        "outcome": "done",
+        "reason": "",
+        "took": 0.1,
+    }
+    return f"call.audit.old-{number}", json.dumps(fact).encode(), {}
+
+
+async def test_the_newest_messages_are_read_first_and_it_is_said_where_that_ends(nats_server: Server) -> None:
+    shop = Shop()
+    async with connect(shop.pod, settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        for start in range(0, 10_000, 1_000):
+            await store_together(bus.connection, [_old_fact(number) for number in range(start, start + 1_000)])
+        pages = [page async for page in read_backwards(bus.connection, "CALL_AUDIT", "call.audit.*", 4_000)]
+        seen = [delivery.seq for page in pages for delivery in page.newest_first]
+        assert seen == sorted(seen, reverse=True)
+        assert 4_000 <= len(seen) < 10_000
+        assert pages[-1].left_at == pytest.approx(time.time(), abs=300)
+        start = await newest_from(bus.connection, "CALL_AUDIT", "call.audit.*", 100)
+        assert 10_000 - 800 < start <= 10_000 - 99
+        assert await newest_from(bus.connection, "CALL_AUDIT", "call.audit.*", 10_000) == 1

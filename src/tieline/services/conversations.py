@@ -5,7 +5,8 @@ that are shown are read, one by one: the server finds the facts and records of o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from tieline.errors import BadPayload
 from tieline.records.facts import read_fact
 from tieline.records.reading import read_time
 from tieline.records.settlements import Settlements
+from tieline.services.letters.reading import STREAM, Letter
 from tieline.services.questions import Board, Question, newest_questions
 from tieline.views.positions import Positions
 from tieline.views.standing import Fact, Record, Standing, State, is_late_copy, is_noise
@@ -31,6 +33,8 @@ _AUDIT, _FACTS, _JOURNAL = "CALL_AUDIT", "call.audit.*", "STEP"
 _AT_ONCE = 8  # conversations read side by side
 _MAX_FACTS = 250_000  # newest facts in which conversations are looked for
 _MAX_OF_ONE = 20_000  # newest facts, and newest records, of one conversation that are read
+_MAX_LETTERS = 20_000  # newest dead letters, of all conversations together, that are looked through
+_QUIET = 10.0  # seconds without activity, after which it is looked whether what seems to run has died
 _MAX_SETTLEMENTS = 50_000  # newest settlement records that are read
 
 
@@ -102,10 +106,27 @@ class Account:
         asking = {question.agent for asked in self._board.questions.values() for question in asked}
         return self.agents | self.standing.concerned | asking
 
+    def add_letter(self, letter: Letter) -> None:
+        """Take in a dead letter that is stored now."""
+        run = letter.headers.get(names.RUN, "")
+        self.standing.add_letter(letter.seq, letter.agent, run, letter.told, letter.deaths)
+
+    @property
+    def token(self) -> str:
+        """What names the conversation in subjects and headers."""
+        return self._token
+
     @property
     def is_unaccounted(self) -> bool:
         """Whether nothing that was added says what became of one of the messages."""
         return "unaccounted" in self.standing.states(self._positions)
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether a dead letter may say more: a message is unaccounted for, or seems to run and has long been quiet."""
+        quiet = time.time() - max(self._times, default=0.0) > _QUIET
+        states = self.standing.states(self._positions)
+        return "unaccounted" in states or (quiet and "running" in states)
 
     def summary(self) -> Summary:
         """The conversation as it stands."""
@@ -182,9 +203,14 @@ async def list_conversations(
 
 
 async def explain(connection: Connection, accounts: Iterable[Account]) -> None:
-    """Read what processes without facts say of their messages, if some message is unaccounted for otherwise."""
-    unclear = [account for account in accounts if account.is_unaccounted]
-    if not unclear:
+    """Add what is not found by conversation, for the accounts that it may concern: dead letters, and the records of
+    processes that tell no facts."""
+    unclear = {account.token: account for account in accounts if account.is_unclear}
+    if unclear:
+        async for letter in letters_of(connection, unclear.keys()):
+            unclear[letter.headers[names.CONVERSATION]].add_letter(letter)
+    unaccounted = [account for account in unclear.values() if account.is_unaccounted]
+    if not unaccounted:
         return
     start = await newest_from(connection, _AUDIT, subjects.AUDIT, _MAX_SETTLEMENTS)
     async for delivery in Feed(connection, _AUDIT, [subjects.AUDIT], start=start, to_end=True):
@@ -192,8 +218,16 @@ async def explain(connection: Connection, accounts: Iterable[Account]) -> None:
             settlements = Settlements.decode(delivery.payload)
         except BadPayload:
             continue
-        for account in unclear:
+        for account in unaccounted:
             account.standing.add_settlements(settlements)
+
+
+async def letters_of(connection: Connection, tokens: Collection[str]) -> AsyncIterator[Letter]:
+    """The stored dead letters of these conversations, without payloads, among the newest 20,000 of the stream."""
+    start = await newest_from(connection, STREAM, "DLQ.>", _MAX_LETTERS)
+    async for delivery in Feed(connection, STREAM, ["DLQ.>"], start=start, to_end=True, headers_only=True):
+        if delivery.headers.get(names.CONVERSATION) in tokens:
+            yield Letter.of(delivery)
 
 
 async def facts_of(connection: Connection, conversation: str) -> AsyncIterator[tuple[dict[str, Any], float]]:

@@ -7,19 +7,14 @@ from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
 
-from tieline import headers as names
-from tieline import subjects
 from tieline.codec import digest
 from tieline.messages import binding_of
 from tieline.pod import Pod
-from tieline.records.dead_letters import read_dead_letter
 from tieline.records.reading import read_number, read_text
-from tieline.services.conversations import Account, Summary, explain, facts_of, records_of
+from tieline.services.conversations import Account, Summary, explain, facts_of, letters_of, records_of
 from tieline.views.positions import Positions
 from tieline.views.standing import is_late_copy, is_noise
-from tieline.wire.backwards import newest_from
 from tieline.wire.connection import Connection
-from tieline.wire.feed import Feed
 from tieline.wire.journal import Record
 
 __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
@@ -36,7 +31,6 @@ _HIDDEN = "(redacted)"
 _BOOKKEEPING = frozenset(
     {"park", "until", "sent", "publish", "over", "attempt", "question", "human", "cancel", "expired"}
 )
-_MAX_LETTERS = 20_000  # the newest dead letters of the whole stream that are looked through
 _DIGEST = len(digest(""))
 _OPERATED: Mapping[str, Kind] = {"letterredriven": "redriven", "letterdropped": "dropped", "letteredited": "edited"}
 _ENDS = {"raised": "retry"}  # of attempts, as facts call them, where the words differ
@@ -87,7 +81,10 @@ async def timeline(
     async for delivery, record in records_of(connection, conversation):
         records[delivery.subject] = (record, delivery.stored)
         account.add_record(delivery, record)
-    letters = await _dead_letters(connection, subjects.token(conversation), account)
+    letters: list[tuple[Record, float]] = []
+    async for letter in letters_of(connection, {account.token}):
+        letters.append(({**letter.told, "letter": letter.seq}, letter.stored))
+        account.add_letter(letter)
     if not facts and not records and not letters:
         return None
     for fact in facts:
@@ -115,20 +112,6 @@ def _in_order(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
             handled = began.get(f"{fact.get('stream')}-{fact.get('seq')}", fact["at"])
             fact["at"] = min(fact["at"], handled - _BEFORE)
     return facts
-
-
-async def _dead_letters(connection: Connection, token: str, account: Account) -> list[tuple[Record, float]]:
-    """The stored dead letters of a conversation, among the newest 20,000 of the stream."""
-    found: list[tuple[Record, float]] = []
-    start = await newest_from(connection, "DLQ", "DLQ.>", _MAX_LETTERS)
-    async for letter in Feed(connection, "DLQ", ["DLQ.>"], start=start, to_end=True, headers_only=True):
-        if letter.headers.get(names.CONVERSATION) == token:
-            told = read_dead_letter(letter.headers.get(names.DEAD)) or {}
-            found.append(({**told, "letter": letter.seq}, letter.stored))
-            agent, _, _ = subjects.dead_letter_parts(letter.stored_as)
-            deaths = 1 + names.count_in(letter.headers, names.REDRIVEN)
-            account.standing.add_letter(agent, letter.headers.get(names.RUN, ""), told, deaths)
-    return found
 
 
 class _Telling:

@@ -101,7 +101,7 @@ class Standing:
         self._expired: set[tuple[str, int, str]] = set()
         self._told: set[str] = set()  # agents that a fact says are done
         self._answers: set[str] = set()  # where the journal has answers
-        self._letters = 0
+        self._letters: set[int] = set()  # sequences in DLQ
 
     def add_fact(self, fact: Fact, positions: Positions) -> None:
         """Take in a fact. See `is_noise` for those that say nothing."""
@@ -139,9 +139,9 @@ class Standing:
         if origin is not None and kind in ("over", "park"):
             self._add_handled(agent, origin)
 
-    def add_letter(self, agent: str, run: str, told: Record, deaths: int) -> None:
+    def add_letter(self, seq: int, agent: str, run: str, told: Record, deaths: int) -> None:
         """Take in a dead letter that is stored now. ``told`` is what it says it died of."""
-        self._letters += 1
+        self._letters.add(seq)
         origin = str(told.get("origin", ""))
         runs = self._runs.setdefault((agent, origin), [""])
         if run not in runs and len(runs) < _MAX_RUNS:
@@ -201,7 +201,9 @@ class Standing:
 
     def deaths(self) -> int:
         """How often messages of the conversation have died."""
-        return max(self.dead, self._letters, sum(max(h.letter_deaths, h.returned[0]) for h in self._handlings.values()))
+        return max(
+            self.dead, len(self._letters), sum(max(h.letter_deaths, h.returned[0]) for h in self._handlings.values())
+        )
 
     def _add_published(self, fact: Fact, positions: Positions) -> None:
         self.published += 1

@@ -183,7 +183,7 @@ class Feed:
             case int(seq):
                 return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, seq)}
             case datetime() as when:
-                return {"deliver_policy": "by_start_time", "opt_start_time": when.isoformat()}
+                return {"deliver_policy": "by_start_time", "opt_start_time": when.astimezone().isoformat()}
             case None:
                 return {"deliver_policy": "new"}
 
