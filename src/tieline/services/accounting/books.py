@@ -309,6 +309,8 @@ class Books:
 
     def _original(self, stream: str, origin: str, seq: int) -> int | None:
         """The sequence of the message that ``seq`` is a copy of; None for one that is a message of its own."""
+        if origin.startswith(f"{stream}-{seq}-"):
+            return None  # most are their own original
         where = read_origin(origin, stream)
         if where is None or where.seq >= seq or not self._is_of_this_life(where):
             return None
