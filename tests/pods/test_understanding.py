@@ -173,7 +173,6 @@ _SEARCHES: list[tuple[str, Search]] = [
     ),
     ("got anything on the water?", Search(waterfront=True)),
     ("a place in seattle with 3 bathrooms", Search(place="seattle", baths=3)),
-    ("We are moving to Seattle next week, 3 bedrooms in Leschi", Search(place="leschi", beds=3)),
 ]
 
 _ASKS: list[tuple[str, list[Wish]]] = [
@@ -253,6 +252,63 @@ async def test_questions_and_people(said: str, wish: list[Wish]) -> None:
 @pytest.mark.parametrize(("said", "wish"), [(said, [wish]) for said, wish in _BOOKINGS])
 async def test_bookings_in_one_line(said: str, wish: list[Wish]) -> None:
     assert wishes(await office(said)) == wish
+
+
+_READ_BACK: list[tuple[str, str]] = [
+    ("a spanish style house in ballard", '"spanish style". Shall I look for homes in Ballard?'),
+    ("We are moving next week, 3 bedrooms in Leschi", '"next week". Shall I look for homes in Leschi with 3 bedrooms?'),
+    ("3 beds in Balard", "Shall I look for homes in Ballard with 3 bedrooms?"),
+    ("find 3 bedrooms in Ballard with a garage", '"garage". Shall I look for homes in Ballard with 3 bedrooms?'),
+    ("homes in Ballard, at most 3 bedrooms", "Shall I look for homes in Ballard with 3 bedrooms?"),
+    ("book 1042 next friday at three", "Did you mean a viewing of 1042 on Friday, December 4 at 3:00 pm?"),
+    ("book 1042 on the 31st at noon", "Did you mean a viewing of 1042 on Thursday, December 31 at 12:00 pm?"),
+    ("book 1042 around three on friday", "Did you mean a viewing of 1042 on Friday, November 27 at 3:00 pm?"),
+    ("book 1042 on fridya at three", "Did you mean a viewing of 1042 on Friday, November 27 at 3:00 pm?"),
+    ("book 1042 friday at three unless it rains", '"unless it rains". Did you mean a viewing of 1042 on Friday'),
+    ("book 1042 wednesday at four", "Did you mean a viewing of 1042 on Wednesday, November 25 at 4:00 pm?"),
+]
+
+
+@pytest.mark.parametrize(("said", "question"), _READ_BACK)
+async def test_what_is_not_sure_is_read_back_and_done_after_a_yes(said: str, question: str) -> None:
+    turns = await office(said, "206 555 0142", "yes please")
+    assert question in turns[0].say
+    assert turns[0].confirms
+    assert [bool(turn.wants) for turn in turns] == [False, False, True]
+    no, again = (await office(said, "no, that's wrong"))[1:], await office(said, "no, that's wrong", "yes")
+    assert not no[0].wants
+    assert not again[2].wants  # there is nothing to say yes to any more
+
+
+async def test_a_viewing_that_replaces_another_says_so_or_asks() -> None:
+    booked = "book 1042 friday at three, 206 555 0142"
+    (sure,) = (await office(booked, "1077 instead"))[1:]
+    assert sure.wants == (Book(home="1077", slot=at(27, 15), phone=PHONE, instead_of="1042"),)
+    (asked,) = (await office(booked, "actually, can I see 1077"))[1:]
+    assert asked.say == "Did you mean a viewing of 1077 on Friday, November 27 at 3:00 pm, instead of 1042?"
+    (second,) = (await office(booked, "and also 1077 the same day at four"))[1:]
+    assert second.wants == (Book(home="1077", slot=at(27, 16), phone=PHONE),)
+
+
+@pytest.mark.parametrize(
+    ("said", "word", "reason"),
+    [
+        ("Guten Tag, ich suche ein Haus", "Englisch", "the caller speaks German"),
+        ("Hola, busco una casa en Ballard", "inglés", "the caller speaks Spanish"),
+        ("Bonjour, je cherche une maison", "anglais", "the caller speaks French"),
+    ],
+)
+async def test_other_languages_are_answered_in_kind(said: str, word: str, reason: str) -> None:
+    turns = await office(said, "206 555 0142")
+    assert word in turns[0].say
+    assert wishes(turns) == [Escalate(reason=reason), Escalate(reason=reason, phone=PHONE)]
+
+
+@pytest.mark.parametrize(
+    "said", ["I want to sell my house", "we're selling our condo in Ballard", "what is my home worth"]
+)
+async def test_who_sells_is_called_back(said: str) -> None:
+    assert wishes(await office(said)) == [Escalate(reason="the caller wants to sell a home")]
 
 
 OFFERS = ("1042", "1077", "1103")

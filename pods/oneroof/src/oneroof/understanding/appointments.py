@@ -17,7 +17,9 @@ from oneroof.understanding.viewing import Viewing
 from oneroof.understanding.when import say_slot
 from oneroof.understanding.wishes import Book, Wish
 
-_ALSO: Final = re.compile(r"\b(?:also|too|as well|another|second viewing|both)\b")
+_ALSO: Final = re.compile(r"\b(?:also|too|as well|another|second viewing|both)\b|^\W*(?:oh )?(?:and|then)\b")
+_SAME_DAY: Final = re.compile(r"\b(?:the same|that|same) day\b")
+_SAME_TIME: Final = re.compile(r"\b(?:the same|same) time\b")
 _INSTEAD: Final = re.compile(r"\b(?:instead|rather|meant|mean|wrong|not|change|switch|swap|make it|other)\b")
 _CORRECTION: Final = re.compile(
     r"\b(?:instead|actually|rather|no|wait|change|make it|meant|mean|wrong|not|switch|swap|sorry)\b"
@@ -58,12 +60,29 @@ class Appointments:
         named = homes[-1] if homes and not several else None
         done = self.viewing
         if done is None or (done.wished and (several or self._is_another(named, done, heard))):
-            self.viewing = Viewing()
+            self.viewing = self._next_viewing(done, heard)
         self.change(named, heard, reply)
         if several and self.viewing:
             self.viewing.home = self.viewing.pick = None
             self.viewing.doubt("")
             reply.ask(Ask.HOME, replies.which_first(several))
+
+    def add(self, named: Mention | None, heard: Heard, reply: Reply) -> None:
+        """Takes a home or a time that comes without a request."""
+        done = self.viewing
+        as_well = done is not None and done.wished and _ALSO.search(heard.text) is not None
+        if done is None or (as_well and self._is_another(named, done, heard)):
+            self.viewing = self._next_viewing(done, heard)
+        self.change(named, heard, reply)
+
+    def _next_viewing(self, done: Viewing | None, heard: Heard) -> Viewing:
+        """A new viewing; "the same day" and "the same time" are those of the one before."""
+        new = Viewing()
+        if done and _SAME_DAY.search(heard.text):
+            new.day, new.by_name = done.day, done.by_name
+        if done and _SAME_TIME.search(heard.text):
+            new.clock = done.clock
+        return new
 
     def several(self, homes: Sequence[Mention]) -> list[str]:
         """The different homes that a line asks to see at once; none if it is one."""
@@ -104,8 +123,9 @@ class Appointments:
         if heard.when and (problem := viewing.take(heard.when, self._call.now)):
             reply.say.append(problem)
             reply.progress = False
-        if as_well or heard.odd or heard.spelled or not heard.when.sure:
-            viewing.doubt(heard.odd)
+        odd = heard.odd_for(Intent.BOOK)
+        if as_well or odd or heard.spelled or not heard.when.sure:
+            viewing.doubt(odd)
         elif heard.when.day and heard.when.clock:
             viewing.trust()
 

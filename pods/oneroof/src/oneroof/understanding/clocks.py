@@ -36,12 +36,14 @@ _NAMED: Final = re.compile(
     r"close of business|end of the day|end of day|after work|before work|any ?time|some ?time|whenever)\b"
 )
 _DIGITS: Final = re.compile(r"\b([0-9]{1,2})(?:[:.]| ?h ?)([0-9]{2})" + _NOT_A_TIME + _OCLOCK + _PART)
+_MILITARY: Final = re.compile(r"\b([01][0-9]|2[0-3])([0-5][0-9]) ?(?:hours|hrs|h)\b" + _PART)
 _PAIR: Final = re.compile(
     r"\b([0-9]{1,2}) (?:0 ([0-9])|([0-5][0-9]))(?= ?(?:am|pm)\b| in the | o'?clock)" + _OCLOCK + _PART
 )
 _LEAD: Final = (
     r"(?:\bat|\bthen|\baround|\babout|\broughly|\bafter|\bbefore|\bby|\bfrom|\bbetween|\buntil|\btill|\bpast|\bmake it|"
-    r"\bmake that|\bsay|\bthan|_,?|\bthe time is|\btime) (?:like |about |around |say )?"
+    r"\bmake that|\b(?:change|move|push|switch|bring|put|shift|moved|changed) (?:it|that)(?: back| forward)? to|"
+    r"\bsay|\bthan|_[,.;]?|\bthe time is|\btime) (?:like |about |around |say )?"
 )
 _AT_PAIR: Final = re.compile(_LEAD + r"([0-9]{1,2}) (?:0 ([0-9])|([0-5][0-9]))" + _NOT_A_TIME + "(?! [0-9])" + _PART)
 _HOUR: Final = re.compile(
@@ -66,10 +68,12 @@ _SPAN_BEFORE: Final = re.compile(
     r"some ?time)(?: (?:about|around|at|like|say))? ?$"
 )
 _SPAN_AFTER: Final = re.compile(
-    r" ?(?:or (?:later|earlier|after|so later)|onwards?|at the (?:latest|earliest)|and (?:after|later)|plus)\b"
+    r" ?(?:or (?:later|earlier|after|so later)|onwards?|at the (?:latest|earliest)|and (?:after|later)|(?:to|past|"
+    r"till?)(?= *(?:$|[,.?!_]|please\b|on\b|for\b|at\b|in\b))|plus)\b"
 )
 _GUESS_BEFORE: Final = re.compile(
-    r"\b(?:around|about|roughly|approximately|approx|circa|maybe|perhaps|possibly|like|near|close to|nearly|almost|"
+    r"\b(?:around|(?<!how )(?<!what )about|roughly|approximately|approx|circa|maybe|perhaps|possibly|"
+    r"(?<!'d )(?<!would )like|near|close to|nearly|almost|"
     r"just after|just before|towards)"
     r"(?: at| about| like)? ?$"
 )
@@ -94,7 +98,7 @@ def read_clocks(text: str, *, expected: bool) -> tuple[list[Found[Clock]], str]:
     found: list[Found[Clock]] = []
     part = _part(text)
     bare = (_BARE_PAIR, _BARE_HOUR) if expected else ()
-    patterns = (_HAND, _HALF, _NAMED, _DIGITS, _PAIR, _AT_PAIR, *bare[:1], _HOUR, _AT_HOUR, _ISH, *bare[1:])
+    patterns = (_HAND, _HALF, _NAMED, _DIGITS, _MILITARY, _PAIR, _AT_PAIR, *bare[:1], _HOUR, _AT_HOUR, _ISH, *bare[1:])
     for pattern in patterns:
         for match in pattern.finditer(text):
             _take(pattern, match, text, part, found)
@@ -152,7 +156,7 @@ def _clock(pattern: re.Pattern[str], match: re.Match[str], part: str) -> Clock |
     if pattern is _HAND:
         return _hand(match, meridiem, own or part)
     hour, minute = int(groups[0]), 30 if pattern is _HALF else 0
-    if pattern in (_DIGITS, _PAIR, _AT_PAIR, _BARE_PAIR):
+    if pattern in (_DIGITS, _MILITARY, _PAIR, _AT_PAIR, _BARE_PAIR):
         minute = int(next(group for group in groups[1:-2] if group))
     at = _time(hour, minute, meridiem, own or part)
     return None if at is None else Clock(at)

@@ -11,9 +11,9 @@ from oneroof.understanding.prices import Prices, read_prices
 from oneroof.understanding.wishes import HomeType, Search
 
 _MOST_ROOMS: Final = 20
-_AT_LEAST: Final = r"(?:(at least|minimum(?: of)?|min|no (?:less|fewer) than) )?"
-_OVER: Final = r"(?:(more than|over) )?"
-_OR_MORE: Final = r"\+?(?: (?:or|to) [0-9]{1,2}| or more| plus| or so)? ?-?"
+_AT_LEAST: Final = r"(?:(?:but )?(at least|minimum(?: of)?|min|no (?:less|fewer) than) )?"
+_OVER: Final = r"(?:(?<!no )(?<!not )(more than|over) )?"
+_OR_MORE: Final = r"\+?(?: ?(?:or|to|-) ?[0-9]{1,2}| or more| plus| or so)? ?-?"
 _BEDS: Final = re.compile(
     _AT_LEAST + _OVER + r"\b([0-9]{1,2})" + _OR_MORE + r"(?:bed|beds|bedroom|bedrooms|bdrm|bdrms|br|bd)\b(?: or more)?"
 )

@@ -3,7 +3,7 @@
 import re
 from calendar import day_abbr, day_name, month_abbr, month_name
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Final
 
@@ -38,6 +38,21 @@ _NOT_A_HOME: Final = (
     r"(?! ?(?:one|home|house|place|option|listing|property|floor|avenue|ave|street|st|bed|bath|time|thing|offer|"
     r"choice|reason|question|visit|viewing|call)\b)"
 )
+_SPAN: Final = re.compile(
+    r"\b(?:after|before|by|until|till?|since|past|from|between|(?:later|earlier|sooner) than|not before|up to|through|"
+    r"(?:day|days|week|weeks|eve) of)(?: the)? ?$"
+)
+_GUESS: Final = re.compile(
+    r"\b(?:around|(?<!how )(?<!what )about|roughly|maybe|perhaps|possibly|probably)(?: on)?(?: the)? ?$"
+)
+# "the first available appointment" names no day: what follows a number alone has to allow for one
+_ENDS: Final = (
+    r"(?= *(?:$|[^a-z0-9 ]|(?:at|of|in|on|around|about|from|for|please|or|and|if|by|before|after|would|works|work|is|"
+    r"to|then|thanks|"
+    r"sounds|will|should|when|with|instead|the|my|no|not|but|say|between|maybe|can|could|i|we|it|that|suits|morning|"
+    r"afternoon|evening|until|till|any|half|quarter|noon|1st|[0-9]+)\b))"
+)
+_MOST_WEEKS: Final = 8  # more are read back: "ten thirty two weeks on Saturday" is not 32 weeks
 _HOLIDAYS: Final = {
     "christmas eve": (12, 24),
     "christmas day": (12, 25),
@@ -78,11 +93,21 @@ def read_days(text: str, today: date) -> tuple[list[Found[Day]], str]:
                 day = read(match, today)
             except (ValueError, OverflowError):
                 day = Day(over=True)
+            start, day = _hedged(text, match.start(), day)
             # "this afternoon" stays legible for the reader of the time
             end = match.start(1) - 1 if match[0].startswith("this ") and pattern is _NEAR else match.end()
-            found.append(Found(match.start(), end, day))
-            text = blank(text, match.start(), end)
+            found.append(Found(start, end, day))
+            text = blank(text, start, end)
     return sorted(found, key=lambda one: one.start), text
+
+
+def _hedged(text: str, start: int, day: Day) -> tuple[int, Day]:
+    """A day with the words before it: "before Friday" names no day, "maybe Friday" is not sure."""
+    if span := _SPAN.search(text[:start]):
+        return span.start(), replace(day, on=None, sure=True)
+    if guess := _GUESS.search(text[:start]):
+        return guess.start(), replace(day, sure=False)
+    return start, day
 
 
 def _coming(weekday: str, today: date) -> date:
@@ -93,7 +118,7 @@ def _in_days(match: re.Match[str], today: date) -> Day:
     count = 1 if match[1] in ("a", "an") else int(match[1])
     unit = match[2]
     days = count * {"day": 1, "week": 7, "fortnight": 14, "month": 30}[unit]
-    return _dated(today + timedelta(days=days), today, sure=unit != "month")
+    return _dated(today + timedelta(days=days), today, sure=unit != "month" and days <= 7 * _MOST_WEEKS)
 
 
 def _weeks_from(match: re.Match[str], today: date) -> Day:
@@ -102,7 +127,9 @@ def _weeks_from(match: re.Match[str], today: date) -> Day:
     weeks = count * (2 if match[2] == "fortnight" else 1)
     base = {"today": today, "tomorrow": today + timedelta(days=1)}.get(match[4])
     sure = base is not None or (WEEKDAYS[match[4]] != today.weekday() and match[3] is None)
-    return _dated((base or _coming(match[4], today)) + timedelta(weeks=weeks), today, sure=sure)
+    return _dated(
+        (base or _coming(match[4], today)) + timedelta(weeks=weeks), today, sure=sure and weeks <= _MOST_WEEKS
+    )
 
 
 def _week_after(match: re.Match[str], today: date) -> Day:
@@ -118,6 +145,12 @@ def _second(match: re.Match[str], today: date) -> Day:
     weekday = next(group for group in match.groups() if group)
     first = _coming(weekday, today + timedelta(days=1))
     return Day(first + timedelta(days=7), sure=False)
+
+
+def _count_of(match: re.Match[str], today: date) -> Day:
+    """ "Three Fridays from now": some count today's, some do not."""
+    first = _coming(match[2], today + timedelta(days=1))
+    return _dated(first + timedelta(weeks=max(0, int(match[1]) - 1)), today, sure=False)
 
 
 def _nth_weekday(match: re.Match[str], today: date) -> Day:
@@ -176,6 +209,10 @@ def _month_day(month: str, number: str, year: str | None, today: date) -> Day:
 
 def _slashed(match: re.Match[str], today: date) -> Day:
     month, number, year = match.groups()
+    if int(month) > 12:  # the day first, as the British write
+        month, number = number, month
+    if int(month) > 12:
+        return Day(over=True)
     day = _date(int(year), int(month), int(number)) if year else None
     if not year:
         day = _month_day(list(MONTHS)[int(month) - 1], number, None, today).on
@@ -227,7 +264,7 @@ _NEAR: Final = re.compile(r"\b(?:today|tonight|tomorrow|tmrw|tmw|this (morning|a
 _PERIOD: Final = rf"(?:the )?(?:week|month|year|weekend|{_M})"
 _SOME_DAY: Final = (
     rf"\b(?:any|every|each|some|most|all) (?:other )?(?:{_D})s?\b|"
-    rf"\b(?:the )?(?:1st|2nd|3rd|4th|5th) (?:{_D})\b|"
+    rf"\b(?:the )?(?:1st|2nd|3rd|4th|5th) (?:{_D})\b|\b{_M},? 20[0-9]{{2}}\b|"
     rf"\b(?:(?:at |by |before |towards |around |after )?the )?(?:end|start|beginning|middle|1st half|2nd half|"
     rf"1st week|2nd week|3rd week|"
     rf"last week|last day|early part) of (?:next |this )?{_PERIOD}\b|"
@@ -286,19 +323,24 @@ _TABLE: Final[tuple[tuple[re.Pattern[str], _Reader], ...]] = (
         ),
         _nth_weekday,
     ),
+    (re.compile(rf"\b([0-9]{{1,2}}) ({_D})s from (?:now|today)\b"), _count_of),
     (
-        re.compile(r"\b(20[0-9]{2})-([01]?[0-9])-([0-3]?[0-9])\b"),
+        re.compile(r"\b(20[0-9]{2})[-/.]([01]?[0-9])[-/.]([0-3]?[0-9])\b"),
         lambda match, today: _dated(_date(int(match[1]), int(match[2]), int(match[3])), today),
     ),
     (
-        re.compile(rf"\b({_M}) (?:the )?({_N}){_TH}?(?![0-9:]|[.,][0-9]| ?(?:am|pm|o'clock)\b){_YEAR}\b"),
+        re.compile(rf"\b(?:on )?(?:the )?({_N}){_TH} of ({_M}){_YEAR}\b"),
+        lambda match, today: _month_day(match[2], match[1], match[3], today),
+    ),
+    (
+        re.compile(rf"\b({_M}) (?:the )?({_N}){_TH}?(?![0-9:]|[.,][0-9]| ?(?:am|pm|o'clock|thing)\b){_YEAR}\b"),
         lambda match, today: _month_day(match[1], match[2], match[3], today),
     ),
     (
         re.compile(rf"\b(?:on )?(?:the )?({_N}){_TH}?(?: of)? ({_M}){_YEAR}\b"),
         lambda match, today: _month_day(match[2], match[1], match[3], today),
     ),
-    (re.compile(r"\b(1[0-2]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9])(?:/(20[0-9]{2}))?\b(?![/0-9])"), _slashed),
+    (re.compile(r"\b(3[01]|[12][0-9]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9])(?:/(20[0-9]{2}))?\b(?![/0-9])"), _slashed),
     (
         re.compile(rf"\bin ({_COUNT}) (day|week|fortnight|month)(?:'s|s'|s)?(?: time| from (?:now|today))?\b"),
         _in_days,
@@ -315,7 +357,10 @@ _TABLE: Final[tuple[tuple[re.Pattern[str], _Reader], ...]] = (
         _weekday,
     ),
     (
-        re.compile(rf"\b(?:(?:on )?the |on |, |_,? ?|^)({_N}){_TH}\b(?: of (next|this) month)?{_NOT_A_HOME}"),
+        re.compile(
+            rf"\b(?:(?:on )?the |on |, |_,? ?|^|or (?:the )?|and (?:the )?)({_N}){_TH}\b(?: of (next|"
+            rf"this) month)?{_NOT_A_HOME}{_ENDS}"
+        ),
         _nth,
     ),
 )

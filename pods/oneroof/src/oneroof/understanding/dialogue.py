@@ -15,7 +15,6 @@ from oneroof.understanding.intents import Intent
 from oneroof.understanding.languages import ASK_NUMBER, SORRY
 from oneroof.understanding.reply import Reply
 from oneroof.understanding.smalltalk import Question, answer
-from oneroof.understanding.viewing import Viewing
 from oneroof.understanding.wishes import Escalate, Line, Lookup, Research, Search, Turn, Voicemail
 
 _PATIENCE: Final = 3  # silences, or lines not understood, in a row
@@ -250,11 +249,7 @@ class Dialogue:
         ):
             self._appointments.viewing.home = None  # and whichever home it is instead, is asked
             reply.progress = True
-        if (
-            len(self._appointments.several(homes)) > 1
-            and self._appointments.viewing
-            and not self._appointments.viewing.wished
-        ):
+        if self._appointments.several(homes) and (self._appointments.open or heard.when):
             self._appointments.view(homes, heard, reply)
             return
         if self._waiting and homes:
@@ -263,8 +258,7 @@ class Dialogue:
         elif heard.when or (
             homes and self._appointments.viewing and (not self._appointments.viewing.wished or corrects(heard.text))
         ):
-            self._appointments.viewing = self._appointments.viewing or Viewing()
-            self._appointments.change(homes[-1] if homes else None, heard, reply)
+            self._appointments.add(homes[-1] if homes else None, heard, reply)
         elif homes:
             self._ask_of(self._topic or Lookup, homes, reply)
 

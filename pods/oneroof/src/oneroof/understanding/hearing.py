@@ -15,7 +15,7 @@ from oneroof.understanding.days import read_days
 from oneroof.understanding.homes import Mention, read_addresses, read_homes, read_parcels, read_picks
 from oneroof.understanding.intents import STRONG, Intent, Sign, decide, score, without_signs
 from oneroof.understanding.languages import language_of
-from oneroof.understanding.mentions import blank
+from oneroof.understanding.mentions import blank, taken
 from oneroof.understanding.numbers import clean, spoken_numbers, word_set
 from oneroof.understanding.phone import Phone, has_cue, read_phone
 from oneroof.understanding.spelling import corrected
@@ -70,11 +70,21 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a line that were read as criteria, as a day and a time, and as homes."""
+
+    criteria: str = ""
+    when: str = ""
+    homes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What one line says, before anything earlier in the call is considered.
 
     ``odd`` are the words that nobody understood, ``spelled`` says that misspelled words were read as others: before a
-    viewing or a search comes of such a line, it is read back. ``not_homes`` are the homes that it denies.
+    viewing or a search comes of such a line, it is read back. ``not_homes`` are the homes that it denies. ``words`` are
+    those that each reader took, for where nothing comes of what it read.
     """
 
     text: str = field(repr=False)
@@ -89,6 +99,18 @@ class Heard:
     spelled: bool = False
     language: str | None = None
     not_homes: tuple[Mention, ...] = ()
+    words: Words = field(default_factory=lambda: Words())
+
+    def odd_for(self, intent: Intent) -> str:
+        """The words that were not understood, or that say nothing of a viewing or of a search."""
+        unused = [self.odd]
+        if intent is Intent.SEARCH and Intent.BOOK not in self.intents:
+            unused.append(self.words.when)
+            if not self.intents.keys() & {Intent.RESEARCH, Intent.LOOKUP}:
+                unused.append(self.words.homes)
+        if intent is Intent.BOOK and Intent.SEARCH not in self.intents:
+            unused.append(self.words.criteria)
+        return ", ".join(filter(None, unused))
 
     @property
     def only_contact(self) -> bool:
@@ -116,35 +138,58 @@ def hear(line: str, now: datetime, context: Context) -> Heard:
     addresses, rest = read_addresses(rest)
     name, rest = _read_name(rest)
     signs = {intent: sign for intent, sign in score(rest).items() if _is_meant(intent, sign.at, rest)}
-    known, rest = read_criteria(
-        rest,
-        searching=Intent.SEARCH in signs,
-        expected=asked is Ask.PLACE and not signs,
-        amending=context.amending,
-        priced=not _speaks_of_time(rest, now, asked, signs),
-    )
-    picks, rest = read_picks(rest, 0 if asked is Ask.SLOT else context.offers, expected=asked is Ask.HOME)
-    when, rest = read_when(rest, now, expected=asked is Ask.SLOT)
-    pointed, not_homes, rest = read_homes(rest, pointing=not picks, expected=asked is Ask.HOME)
-    homes = (*parcels, *addresses, *picks, *pointed)
+    read = _read(rest, now, context, signs)
+    homes = (*parcels, *addresses, *read.homes)
     if parcels or addresses:
         homes = tuple(home for home in homes if home.kind not in ("it", "that", "other"))
     named = any(home.kind != "it" for home in homes)
-    intents = decide(signs, homes=named, weak_homes=bool(homes) and not named, criteria=bool(known), when=bool(when))
+    weak = bool(homes) and not named
+    intents = decide(signs, homes=named, weak_homes=weak, criteria=bool(read.criteria), when=bool(read.when))
     return Heard(
         said,
         intents,
         homes,
-        known,
-        when,
+        read.criteria,
+        read.when,
         phone,
         name,
         _note(said),
-        odd=_shown(left_over(without_signs(rest, intents.keys() & _SAID_BY_SIGNS))),
+        odd=_shown(left_over(without_signs(read.rest, intents.keys() & _SAID_BY_SIGNS))),
         spelled=bool(put),
         language=language_of(plain),
-        not_homes=tuple(not_homes),
+        not_homes=read.not_homes,
+        words=read.words,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the readers that share the numbers of a line took, and what they left."""
+
+    criteria: Criteria
+    when: When
+    homes: tuple[Mention, ...]
+    not_homes: tuple[Mention, ...]
+    words: Words
+    rest: str
+
+
+def _read(text: str, now: datetime, context: Context, signs: Mapping[Intent, Sign]) -> _Read:
+    asked = context.asked
+    criteria, first = read_criteria(
+        text,
+        searching=Intent.SEARCH in signs,
+        expected=asked is Ask.PLACE and not signs,
+        amending=context.amending,
+        priced=not _speaks_of_time(text, now, asked, signs),
+    )
+    picks, second = read_picks(first, 0 if asked is Ask.SLOT else context.offers, expected=asked is Ask.HOME)
+    when, third = read_when(second, now, expected=asked is Ask.SLOT)
+    pointed, not_homes, rest = read_homes(third, pointing=not picks, expected=asked is Ask.HOME)
+    clear = any(one.kind == "named" for one in (*pointed, *not_homes))
+    homes = taken(third, rest) if clear else taken(first, second)
+    words = Words(_shown(taken(text, first)), _shown(taken(second, third)), _shown(homes))
+    return _Read(criteria, when, (*picks, *pointed), tuple(not_homes), words, rest)
 
 
 def _speaks_of_time(text: str, now: datetime, asked: Ask | None, signs: Mapping[Intent, Sign]) -> bool:

@@ -53,6 +53,7 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
             r"\b(?:do you have|have you got|are there|is there|got) (?:any|anything|something|a|homes|houses|"
             r"some)\b"
         ),
+        r"\b(?:anything|anywhere|something|somewhere|everything) (?:except|but|other than|apart from|not|outside)\b",
         r"\b(?:buy|buying|purchase|purchasing|move|moving) (?:a|an|in|to|into|my|our|somewhere|something)\b",
         r"\b(?:see|view|buy|want|need|like|after) (?:a|an|some|any) (?:[a-z]+ ){0,2}" + _HOMES + r"\b",
     ),
@@ -99,6 +100,14 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
         ),
     ),
     Intent.SELL: (
+        (
+            r"\b(?:my|our) (?:own |old |current )?(?:[a-z]+ )?(?:house|home|place|condo|flat|apartment|property|"
+            r"townhouse)\b.*"
+            r"\b(?:worth|sell for|value|valued|fetch|get for|go for|bring in)\b|"
+            r"\b(?:worth|value|valuation|appraisal|get for|sell for|estimate|appraise)\b.*\b(?:my|"
+            r"our) (?:own )?(?:[a-z]+ )?"
+            r"(?:house|home|place|condo|flat|apartment|property|townhouse)\b"
+        ),
         (
             r"\b(?:sell|selling|list|listing|market|get rid of|part with|dispose of) (?:off )?(?:my|our|his|her|"
             r"their|the|a|an|this|mum's|mom's|"
@@ -150,7 +159,8 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
     Intent.LANGUAGE: (
         r"\b(?:habla|hablan|espa[nñ]ol|parlez|fran[cç]ais|deutsch|portugu[eê]s)\b",
         (
-            r"\b(?:speaks?|speaking|understand|talk|in) (?:spanish|french|chinese|mandarin|cantonese|vietnamese|"
+            r"\b(?:speaks?|speaking|understand|talk|in) (?:spanish|french|german|italian|portuguese|japanese|hindi|"
+            r"arabic|ukrainian|chinese|mandarin|cantonese|vietnamese|"
             r"somali|korean|russian|tagalog)\b"
         ),
     ),
@@ -288,6 +298,8 @@ def decide(
             # "show me 1042" hints at both, and is a question rather than a viewing
             if weights.get(intent) == 1 and homes and (intent is Intent.LOOKUP or Intent.LOOKUP not in signs):
                 weights[intent] += 1
+    if when and homes and weights.get(Intent.LOOKUP, 0) < STRONG and Intent.LOOKUP in signs:
+        weights[Intent.BOOK] = weights.get(Intent.BOOK, 0) + 1  # "what about Tuesday at noon for 1042?"
     if when and weights.get(Intent.BOOK, 0) >= 1 and (any_home or not criteria):
         weights[Intent.BOOK] += 2
     if Intent.SELL in weights:
@@ -305,6 +317,8 @@ def decide(
     if Intent.LOOKUP in held and Intent.BOOK in held and signs[Intent.BOOK].weight < STRONG and not when:
         held.discard(Intent.BOOK)
     asks_of_home = held & {Intent.BOOK, Intent.RESEARCH, Intent.LOOKUP}
+    if Intent.RESEARCH in held and signs.get(Intent.SEARCH, Sign(0, 0)).weight < STRONG:
+        held.discard(Intent.SEARCH)
     # "does 1042 have three bedrooms" names criteria but asks of one home
     if asks_of_home and any_home and signs.get(Intent.SEARCH, Sign(0, 0)).weight < STRONG:
         held.discard(Intent.SEARCH)

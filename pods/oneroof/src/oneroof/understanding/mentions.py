@@ -10,8 +10,10 @@ from typing import Final
 
 _DENIED_BEFORE: Final = re.compile(
     r"\b(?:not|nor|neither|instead of|rather than|other than|anything but|anywhere but|everything but|everywhere but|"
-    r"but not|except(?: for)?|apart from|aside from|besides|outside(?: of)?|without|excluding|avoid|avoiding|skip|"
-    r"forget(?: about)?|never ?mind|scratch|ditch|leave out|no longer|sick of|"
+    r"but not|hate|never|dislike|(?:tired|sick|full) of|fed up with|not keen on|can't stand|all of [a-z]+ but|"
+    r"any ?(?:other )?(?:day|time|place|home|house|one) (?:but|except)|(?:all|every ?\w*|always|any) but|"
+    r"except(?: for)?|apart from|aside from|besides|outside(?: of)?|without|excluding|avoid|avoiding|skip|"
+    r"forget(?: about)?|never ?mind|scratch|ditch|leave out|no longer|"
     r"(?:don't|do not|doesn't|does not|didn't)(?: really)? (?:want|like|need|fancy|do|mean|have to be|"
     r"need to be)(?: to see| to "
     r"live| to be)?|(?:can't|cannot|can not|couldn't) (?:do|make|manage)(?: it)?)"
@@ -32,6 +34,7 @@ _CORRECTED: Final = re.compile(
 )
 _MOVED: Final = re.compile(r"\bfrom (?:the )?$")
 _MOVES: Final = re.compile(r"\b(?:move|moving|change|changing|switch|reschedule|push|shift|swap|bring)\b")
+_TOGETHER: Final = re.compile(r"[ ,]*(?:the |on )*")
 _TO: Final = re.compile(r" ?to (?:the )?")
 
 
@@ -74,12 +77,19 @@ def standing[T](found: Sequence[Found[T]], text: str, original: str) -> Standing
             cues.append((before.end, one.start))
         else:
             if kept and (marker := _CORRECTED.search(original, kept[-1].end, one.start)):
-                kept.pop()
+                _drop_last(kept, original)
                 cues.append(marker.span())
             kept.append(one)
     for start, end in cues:
         text = text[:start] + "_" * (end - start) + text[end:]
     return Standing(tuple(kept), tuple(denied), text)
+
+
+def _drop_last[T](kept: list[Found[T]], text: str) -> None:
+    """Drops what was corrected, with what belongs to it: "Tuesday the 8th" is one day."""
+    last = kept.pop()
+    while kept and _TOGETHER.fullmatch(text[kept[-1].end : last.start]):
+        last = kept.pop()
 
 
 def _cue[T](one: Found[T], text: str, later: Sequence[Found[T]]) -> tuple[int, int] | None:
@@ -92,6 +102,13 @@ def _cue[T](one: Found[T], text: str, later: Sequence[Found[T]]) -> tuple[int, i
         moved = _MOVED.search(text[: one.start])
         return moved.span() if moved else None
     return None
+
+
+def taken(before: str, after: str) -> str:
+    """The words of ``before`` that a reader took: those that are blank in ``after``."""
+    kept = "".join(" " if new != old or old == "_" else "\0" for old, new in zip(before, after, strict=True))
+    words = (before[start:end] for start, end in ((m.start(), m.end()) for m in re.finditer(" +", kept)))
+    return ", ".join(word for one in words if (word := one.strip(" _,.;!?")))
 
 
 def blank(text: str, start: int, end: int) -> str:

@@ -47,6 +47,7 @@ _STRAIGHT = str.maketrans("\u2019\u2018\u201c\u201d\u2013\u2014\u2011", "''\"\"-
 _MULTIPLES = {"k": 1_000, "thousand": 1_000, "grand": 1_000}
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3})((?:,[0-9]{3})+)(?!,?[0-9])")
 _MULTIPLE = re.compile(r"(?<![0-9.])([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(k|thousand|grand|mm?|mil|million)\b")
+_O_CLOCK = re.compile(r"\bo clock\b|\boclock\b")
 _SUM = re.compile(r"\b([0-9]{1,3}000000) (?:and )?([0-9]{4,6})\b")
 _MERIDIEM = re.compile(r"([0-9]|o'?clock|in the)\s*([ap])\.?\s?m\b\.?")
 
@@ -64,6 +65,7 @@ def spoken_numbers(text: str) -> str:
     Neighbouring numbers that do not form one stay apart: "two oh six" is "2 0 6", for the
     readers of phone numbers, listing numbers and times to join as each of them must.
     """
+    text = _O_CLOCK.sub("o'clock", text)
     digits = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), _words(text))
     digits = _MULTIPLE.sub(_multiplied, digits)
     digits = _SUM.sub(lambda found: str(int(found[1]) + int(found[2])), digits)

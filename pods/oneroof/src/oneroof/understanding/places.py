@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from oneroof.understanding.days import MONTHS, WEEKDAYS
 from oneroof.understanding.mentions import Found, blank, standing
 from oneroof.understanding.numbers import word_set
 from oneroof.understanding.place_names import PLACE
@@ -31,8 +32,9 @@ _NO_PLACE: Final = word_set(
     "week weeks month months time minute minutes advance english spanish there here good great fact neighborhood "
     "neighbourhood city town order total years water lake school schools park home house homes houses "
     "listing listings parcel number anywhere wherever "
-    "whatever sure idea total cash hurry hand love style shape need anything something"
-)
+    "whatever sure idea total cash hurry hand love style shape need anything something fortnight couple while moment "
+    "noon spring summer autumn fall winter christmas"
+) | frozenset({*WEEKDAYS, *MONTHS})
 _IDLE: Final = word_set("um uh well maybe somewhere please er in near around the try let's say how about what")
 _DIRECTION: Final = re.compile(r"\b(?:north|south|east|west|edge|outskirts) of $")
 

@@ -17,17 +17,22 @@ _MONEY: Final = (
 )
 _BETWEEN: Final = re.compile(r"\b(?:(between|from|for|range is|budget is) )?" + _MONEY + r" ?(?:and|to|-) ?" + _MONEY)
 _LOW_WORDS: Final = (
-    r"not (?:under|below|less than|cheaper than)|no (?:less|cheaper) than|no lower than|over|above|more than|at least|"
+    r"nothing (?:under|below|less than)|not (?:under|below|less than|cheaper than)|no (?:less|cheaper) than|"
+    r"no lower than|over|above|more than|at least|"
     r"min(?:imum)?(?: of| is)?|starting at|starting from|upwards of|north of|from"
 )
 _HIGH_WORDS: Final = (
-    r"not (?:over|above|more than)|no (?:more|higher|dearer) than|under|below|less than|at most|up to|upto|"
+    r"(?:can't|cannot|can not|couldn't|won't|don't want to|do not want to|not) (?:go|spend|pay|afford|stretch)(?: to)? "
+    r"(?:over|above|more than|beyond|past)|nothing (?:over|above|more than)|not (?:over|above|more than)|no (?:more|"
+    r"higher|dearer) than|under|below|less than|at most|up to|upto|"
     r"max(?:imum)?(?: of| is| budget)?|cheaper than|budget(?: is| of|'s)?(?: about| around| up to)?|"
     r"(?:afford|spend|spending|pay)(?: up to| about| around| at most)?|for less than|within|top(?:s| of)?|ceiling of|"
     r"limit(?: is| of)?"
 )
-_LOW: Final = re.compile(rf"\b(?:{_LOW_WORDS}) {_MONEY}")
-_HIGH: Final = re.compile(rf"\b(?:{_HIGH_WORDS}) {_MONEY}(?: (?:max|maximum|tops|at most))?")
+# "no more than" is not "more than"
+_NOT_DENIED: Final = r"(?:\bbut )?(?<!\bno )(?<!\bnot )(?<!\bnothing )(?<!\bgo )(?<!\bspend )(?<!\bpay )(?<!\bafford )"
+_LOW: Final = re.compile(rf"{_NOT_DENIED}\b(?:{_LOW_WORDS}) {_MONEY}")
+_HIGH: Final = re.compile(rf"{_NOT_DENIED}\b(?:{_HIGH_WORDS}) {_MONEY}(?: (?:max|maximum|tops|at most))?")
 _HIGH_AFTER: Final = re.compile(rf"{_MONEY} ?,?(?:max|maximum|tops|at most|or less|or under|or below|budget)\b")
 _LOW_AFTER: Final = re.compile(rf"{_MONEY} ?,?(?:minimum|min|or more|or above|or over|at least|and up|plus)\b")
 _ABOUT: Final = re.compile(r"\b(around|about|roughly|approximately|for) " + _MONEY)

@@ -72,7 +72,7 @@ def looking(search: Search) -> str:
 def described(search: Search) -> str:
     """A search in words, with everything in it."""
     rooms = [f"{search.beds} bedroom{'s' if search.beds > 1 else ''}"] if search.beds else []
-    rooms += [f"{search.baths:g} baths"] if search.baths else []
+    rooms += [f"{search.baths:g} bath{'' if search.baths == 1 else 's'}"] if search.baths else []
     kind = {"townhouse": "townhouses", "house": "single-family houses", None: "homes"}[search.home_type]
     parts = [f"waterfront {kind}" if search.waterfront else kind]
     places = [place for place in (search.place, *search.other_places) if place]

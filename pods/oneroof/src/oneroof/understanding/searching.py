@@ -7,6 +7,7 @@ from typing import Final
 from oneroof.understanding import replies
 from oneroof.understanding.criteria import Criteria
 from oneroof.understanding.hearing import Ask, Heard
+from oneroof.understanding.intents import Intent
 from oneroof.understanding.reply import Reply
 from oneroof.understanding.wishes import Search
 
@@ -40,10 +41,11 @@ class Searching:
         search, sure = self._merged(heard, before)
         if search == (before or _DEFAULT):
             return self._unchanged(criteria, reply)
-        if sure and not heard.odd and not heard.spelled and self.pending is None:
+        odd = heard.odd_for(Intent.SEARCH)
+        if sure and not odd and not heard.spelled and self.pending is None:
             return self._wish(search, reply)
         reply.progress = True
-        self.pending, self.odd = search, heard.odd or self.odd
+        self.pending, self.odd = search, odd or self.odd
         return False
 
     def _merged(self, heard: Heard, before: Search | None) -> tuple[Search, bool]:

@@ -13,21 +13,31 @@ _DATES: Final = word_set(
 _ROOMS: Final = word_set("bedroom bedrooms bathroom bathrooms waterfront townhouse townhouses viewing")
 _TARGETS: Final = tuple(sorted(_DATES | _ROOMS | DISTINCT_WORDS))
 _KNOWN: Final = PLAIN | frozenset(_TARGETS) | {word for name in NAMES for word in name.split()}
+_PARTS: Final = tuple(word for word in DISTINCT_WORDS if word not in NAMES)  # of names of several words
 _SHORTEST: Final = 5
 _TWO_LETTERS: Final = 7  # from this length on, two letters may be wrong
 
 
 def corrected(text: str) -> tuple[str, tuple[str, ...]]:
     """``text`` with misspelled words replaced, and the words that were put in their place."""
-    out: list[str] = []
-    put: list[str] = []
-    for word in text.split(" "):
-        core = word.strip(".,!?;:'\"()")
-        better = _nearest(core) if len(core) >= _SHORTEST and core.isalpha() and core not in _KNOWN else None
-        if better:
-            put.append(better)
-        out.append(word.replace(core, better) if better else word)
-    return " ".join(out), tuple(put)
+    said = text.split(" ")
+    better = [_better(word) or word for word in said]
+    read = " ".join(better)
+    for place, (word, other) in enumerate(zip(said, better, strict=True)):
+        # "raining" is not Rainier, unless a beach or a valley follows
+        part = next((one for one in _PARTS if one in other), None) if word != other else None
+        if part and not any(name in read for name in NAMES if part in name.split()):
+            better[place] = word
+    put = tuple(other for word, other in zip(said, better, strict=True) if word != other)
+    return " ".join(better), put
+
+
+def _better(word: str) -> str | None:
+    core = word.strip(".,!?;:'\"()")
+    if len(core) < _SHORTEST or not core.isalpha() or core in _KNOWN:
+        return None
+    better = _nearest(core)
+    return word.replace(core, better) if better else None
 
 
 def nearest(word: str, names: tuple[str, ...]) -> str | None:

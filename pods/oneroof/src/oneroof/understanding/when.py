@@ -17,11 +17,9 @@ from oneroof.understanding.mentions import Found, blank, standing
 
 __all__ = ["FARTHEST", "When", "read_when", "say_clock", "say_day", "say_slot", "slots_in", "to_slot"]
 
-_AHEAD: Final = re.compile(
-    r"\b(?:in )?(an?|half an?|[0-9]{1,3}(?:\.[0-9])?) (minute|hour)s?( and a half)?(?:'s? time)?(?: from (?:now|"
-    r"today))?\b"
-)
-_IS_AHEAD: Final = re.compile(r"\bin (?:an?|half|[0-9])|from (?:now|today)")
+_SPAN: Final = r"(an?|half an?|[0-9]{1,3}(?:\.[0-9])?) (minute|hour)s?( and a half)?"
+_AHEAD: Final = re.compile(rf"\bin {_SPAN}(?:'s? time)?(?: from (?:now|today))?\b|\b{_SPAN} from (?:now|today)\b")
+_BARE_AHEAD: Final = re.compile(rf"^\W*{_SPAN}\W*$")
 _TOGETHER: Final = re.compile(r"[ ,]*(?:the |on )*")
 _RENDERED: Final = re.compile(r"\b[a-z]+day, ([a-z]+) ([0-9]{1,2}) at ([0-9]{1,2}):([0-9]{2}) ([ap])m\b", re.IGNORECASE)
 
@@ -60,7 +58,7 @@ def read_when(text: str, now: datetime, *, expected: bool = False) -> tuple[When
     ``expected``: the office has just asked for a time, so a number alone is one.
     """
     local = now.astimezone(LOCAL)
-    if (_IS_AHEAD.search(text) or expected) and (ahead := _AHEAD.search(text)):
+    if ahead := _AHEAD.search(text) or (_BARE_AHEAD.search(text) if expected else None):
         soon = _ahead(ahead, local)
         if soon:
             return soon, blank(text, ahead.start(), ahead.end())
@@ -86,6 +84,8 @@ def _day_of(kept: Sequence[Found[Day]], text: str, today: date) -> When:
             return When(days=dates)
         return _agreed(named[0].value, named[1].value, today)
     day = next((one.value for one in named if not one.value.weekday), named[0].value)
+    if others and day.weekday:
+        return When(some_day=True)  # "the Friday before Christmas"
     sure = all(one.value.sure for one in named if one.value.weekday == day.weekday)
     return When(day.on, by_name=day.weekday, sure=sure and not others)
 
@@ -117,7 +117,7 @@ def _with_clock(when: When, kept: Sequence[Found[Clock]], *, denied: bool) -> Wh
 
 
 def _ahead(found: re.Match[str], now: datetime) -> When | None:
-    amount, unit, half = found.groups()
+    amount, unit, half = found.groups()[:3] if found[1] else found.groups()[3:6]
     if unit == "minute" and amount in ("a", "an"):
         return None  # "in a minute" is a pause, not an appointment
     number = 0.5 if amount.startswith("half") else 1.0 if amount in ("a", "an") else float(amount)
