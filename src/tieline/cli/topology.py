@@ -11,6 +11,8 @@ from rich.text import Text
 
 from tieline.cli.options import JsonOption, PodArgument, ServerOption, connected
 from tieline.cli.printing import age, line, print_json, print_table, size
+from tieline.cli.prune import Asking, Pruned, prune_asking
+from tieline.errors import BadSettings
 from tieline.services.reference import load_pod
 from tieline.wire import topology
 from tieline.wire.topology import Change
@@ -47,20 +49,41 @@ def plan(pod: PodArgument, force: ForceOption = False, server: ServerOption = No
     return int(any(change.action in _PENDING for change in changes))
 
 
-def apply(pod: PodArgument, force: ForceOption = False, server: ServerOption = None, json: JsonOption = False) -> int:
-    """Make streams and consumers as the pod declares. Never deletes or recreates; safe to run at any time, twice.
+def apply(
+    pod: PodArgument,
+    force: ForceOption = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then remove agents and tools that the pod no longer declares; asks first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: do not ask.")] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make streams and consumers as the pod declares. Never deletes or recreates a stream; safe to run twice.
 
-    Exit 1 when something was refused: only recreating it, or --force, could change it.
+    --prune shows what is left of agents that the pod no longer declares (their consumers, journal and wake-ups, with
+    counts), and removes it. Exit 1 when something was refused or kept: only recreating it, or --force, could change it.
     """
     declared = load_pod(pod)
+    if yes and not prune:
+        raise BadSettings("--yes is for --prune")
+    asking = Asking(yes=yes, force=force, as_json=json)
 
-    async def make() -> list[Change]:
+    async def make() -> tuple[list[Change], Pruned | None]:
         async with connected(server) as connection:
-            return await topology.apply(connection, declared, force=force, before_replay=warn_of_replay)
+            changes = await topology.apply(connection, declared, force=force, before_replay=warn_of_replay)
+            if not json:
+                _show(f"applied pod {declared.name} {declared.version}", changes, as_json=False)
+            return changes, await prune_asking(connection, declared, asking) if prune else None
 
-    changes = asyncio.run(make())
-    _show(f"applied pod {declared.name} {declared.version}", changes, json)
-    return int(any(change.action == "refuse" for change in changes))
+    changes, pruned = asyncio.run(make())
+    if json:
+        told = {} if pruned is None else {"prune": pruned.as_json()}
+        print_json({"changes": [asdict(change) for change in changes]} | told)
+    if pruned is not None and pruned.refusal:
+        raise BadSettings(pruned.refusal)
+    refused = any(change.action == "refuse" for change in changes)
+    return int(refused or (pruned is not None and pruned.has_kept))
 
 
 def warn_of_replay(change: Change) -> None:
