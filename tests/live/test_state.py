@@ -75,6 +75,26 @@ async def test_a_write_without_its_record_is_not_written_again(nats_server: Serv
     assert became == {"count": 2}
 
 
+async def test_a_write_without_its_record_is_remembered_through_hundreds_of_others(nats_server: Server) -> None:
+    """Its process died before it recorded the step; others wrote 300 times before the message came again."""
+
+    def one_more(before: dict[str, int] | None) -> dict[str, int]:
+        return {"count": (before or {"count": 0})["count"] + 1}
+
+    async with connect(Pod("office"), settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        await state.update(bus, "c1", one_more, "step.booking.c1.state.crashed", None)
+        for number in range(300):
+            step = f"step.booking.c1.state.update-{number}"
+            await state.update(bus, "c1", one_more, step, None)
+            await bus.journal.write(step, {"ok": True})
+        became = await state.update(bus, "c1", one_more, "step.booking.c1.state.crashed", None)
+        remembered = (await state.read(bus, "c1")).writes
+    assert became == {"count": 301}
+    assert "step.booking.c1.state.crashed" in remembered
+    assert len(remembered) < 200  # those on record are forgotten
+
+
 async def test_a_state_goes_when_its_time_is_over(nats_server: Server) -> None:
     pod = Pod("office", limits=QUICK)
     told: list[Basket | None] = []

@@ -18,7 +18,9 @@ __all__ = ["Kept", "read", "remove", "update"]
 
 _STREAM = "STATE"
 _OVERTAKEN = 10071  # wrong last sequence
-_REMEMBERED = 64  # writes that a state remembers: a run repeated after a crash finds that it wrote already
+_LOOK_AT = 128  # remembered writes, from which on those whose steps are on record are forgotten
+_KEEP = 64  # the newest writes, whose steps may still be on their way to the journal
+_MAX_REMEMBERED = 1_000  # writes; a state has to fit into a message
 _TRIES = 20  # of an update that others keep overtaking
 _PAUSE = 0.002  # seconds before the second try; doubled for each further one, jittered
 _LONGEST_PAUSE = 0.25
@@ -26,7 +28,11 @@ _LONGEST_PAUSE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A state as it was read: ``value`` None and ``revision`` 0 where there is none; its last ``writes`` by name."""
+    """A state as it was read: ``value`` None and ``revision`` 0 where there is none.
+
+    ``writes`` are the steps that wrote it, oldest first: all whose own record may still be missing. A run that comes
+    after a crash between the two finds its write here, however many others wrote meanwhile.
+    """
 
     value: Any
     revision: int
@@ -79,7 +85,8 @@ async def remove(bus: Bus, conversation: str) -> None:
 
 
 async def _written(bus: Bus, conversation: str, kept: Kept, value: Any, key: str, ttl: float | None) -> bool:
-    record = {"value": value, "writes": [*kept.writes, key][-_REMEMBERED:]}
+    writes = [*await _unrecorded(bus, kept.writes, key), key][-_MAX_REMEMBERED:]
+    record = {"value": value, "writes": writes}
     headers = bus.about(conversation) | {
         names.MSG_ID: digest("state", conversation, key, str(kept.revision)),
         names.EXPECTED_REVISION: str(kept.revision),
@@ -93,3 +100,15 @@ async def _written(bus: Bus, conversation: str, kept: Kept, value: Any, key: str
             return False
         raise
     return True
+
+
+async def _unrecorded(bus: Bus, writes: tuple[str, ...], key: str) -> tuple[str, ...]:
+    """``writes`` without those whose steps are on record, once there are many: such a step is never run again.
+
+    Only steps of the agent that writes now are looked up: it may not read the journals of others.
+    """
+    if len(writes) < _LOOK_AT:
+        return writes
+    own = subjects.steps_of(key.split(".")[1])
+    recorded = await bus.journal.glance([write for write in writes[:-_KEEP] if subjects.covers(own, write)])
+    return tuple(write for write in writes if write not in recorded)
