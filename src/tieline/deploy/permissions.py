@@ -295,6 +295,7 @@ def _audit(pod: Pod) -> Iterator[Grant]:
         yield Grant("publish", subject, who, "settles the server's advisories")
     yield from _trust(who)
     yield Grant("publish", "$JS.API.STREAM.MSG.DELETE.*", who, "removes from work queues what is a dead letter")
+    yield Grant("publish", "$JS.API.STREAM.PURGE.SCHEDULE", who, "removes delayed messages that were delivered")
     for subject in ("DLQ.>", "call.audit.*", "redrive.>", "state.*"):
         yield Grant("publish", subject, who, "dead letters, facts, redrives asked for in Slack, what the pager said")
     for agent in pod.agents.values():
