@@ -98,15 +98,6 @@ def default_streams() -> tuple[Stream, ...]:
     """The streams of the wire contract: intents, tools, the journal, results, the audit, dead letters, time."""
     return (
         Stream(
-            name="SCHEDULE",  # the first: a stream that sources one which does not exist looks again only after 10 s
-            subjects=("schedule.*", "due.>"),
-            max_age=None,
-            max_bytes=None,
-            schedules=True,
-            delays=False,
-            description="delayed messages, held by the server",
-        ),
-        Stream(
             name="CALL_INTENT",
             subjects=("call.intent.*", "redrive.call_intent.*"),
             atomic=True,  # redrives
@@ -212,6 +203,15 @@ def default_streams() -> tuple[Stream, ...]:
             ttls=False,
             delays=False,
             description="messages that will not be delivered again, with their cause",
+        ),
+        Stream(
+            name="SCHEDULE",
+            subjects=("schedule.*", "due.>"),
+            max_age=None,
+            max_bytes=None,
+            schedules=True,
+            delays=False,
+            description="delayed messages, held by the server",
         ),
         Stream(
             name="ADVISORY",
