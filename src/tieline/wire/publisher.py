@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import natsio
@@ -24,6 +26,7 @@ _MAX_SUBJECT = (
 )
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 2.0
+_IN_FLIGHT = 512  # publishes of one process that wait for the server at a time; the others wait for their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Publisher:
     def __init__(self, connection: Connection, settings: PublishSettings) -> None:
         self._connection = connection
         self._settings = settings
+        self._in_flight = _Window(_IN_FLIGHT)
         self.retries = 0  # tries beyond the first, since the start; written here only
 
     def fits(self, payload: bytes, headers: Mapping[str, str]) -> bool:
@@ -52,8 +56,9 @@ class Publisher:
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
         """The server's acknowledgement. ``headers`` must carry a ``Nats-Msg-Id``.
 
-        Tries again with the same id through timeouts, missing leaders and ingest limits until ``patience`` is over,
-        then raises `NotAccepted`; at once where trying again cannot help, and `Denied` where our credentials do not
+        While 512 publishes of this process are in flight, it waits for its turn; ``patience`` begins when it is sent
+        first. Tries again with the same id through timeouts, missing leaders and ingest limits until that is over, then
+        raises `NotAccepted`; at once where trying again cannot help, and `Denied` where our credentials do not
         allow it. Raises `Unreachable` when the connection is closed. A cancelled or timed-out publish may have been
         stored all the same: the id makes a repeat harmless.
         """
@@ -69,11 +74,13 @@ class Publisher:
                 subject=subject,
             )
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._settings.patience
-        wait, tries = _FIRST_WAIT, 1
+        until, wait, tries = 0.0, _FIRST_WAIT, 1
         while True:
             try:
-                ack = await self._once(subject, payload, headers, min(self._settings.ack_timeout, until - loop.time()))
+                async with self._in_flight.place(again=tries > 1):
+                    until = until or loop.time() + self._settings.patience
+                    left = min(self._settings.ack_timeout, until - loop.time())
+                    ack = await self._once(subject, payload, headers, left)
                 return ack if tries == 1 else replace(ack, tries=tries)
             except _Passing as passing:
                 if loop.time() + wait >= until:
@@ -136,3 +143,47 @@ class _Passing(Exception):
     def __init__(self, reason: str, err_code: int) -> None:
         super().__init__(reason)
         self.err_code = err_code
+
+
+class _Window:
+    """At most ``size`` publishes in flight. First come, first served, but one that was sent before goes first.
+
+    A place is for one try: a publish that pauses before its next try has given its place to another.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def place(self, *, again: bool) -> AsyncIterator[None]:
+        """One place in it. ``again``: this publish was sent before, and its time is running."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn(again=again)
+        try:
+            yield
+        finally:
+            self._hand_on()
+
+    async def _turn(self, *, again: bool) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        if again:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was given a place in the same moment
+                self._hand_on()
+            raise
+
+    def _hand_on(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
