@@ -21,6 +21,7 @@ _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _MONTH = 30 * 86_400.0  # that messages without a longest age are taken to be kept
 _VARIABLE = re.compile(r"(?!TIELINE_)[A-Z_][A-Z0-9_]*\Z")
 # Processes that are no agents; records for all agents.
+_BESIDE = ("-waker", "-resume")  # what the consumers beside an agent's or tool's own end with
 RESERVED = ("tools", "audit", "metrics", "gateway", subjects.EVERYBODY)
 
 
@@ -170,8 +171,8 @@ class Pod:
     def _check_name(self, name: str) -> None:
         agents = {claimed for agent in self.agents.values() for claimed in agent.names}
         taken = {*agents, *RESERVED, *(f"tool-{tool}" for tool in self.tools)}
-        wakers = {f"{agent}-waker" for agent in agents}
-        if name in taken | wakers or f"{name}-waker" in taken:
+        beside = {f"{other}{end}" for other in taken for end in _BESIDE}
+        if name in taken | beside or any(f"{name}{end}" in taken for end in _BESIDE):
             raise BadDeclaration(f"pod {self.name}: the name {name!r} is taken; names and former names are unique")
 
     def agent_on_bus(self, name: str) -> Agent | None:

@@ -203,6 +203,7 @@ USERS = """
     { user: a1, password: "s3cret", permissions: {
         publish: { allow: ["call.intent.booked", "tool.call.crm", "step.booking.>", "DLQ.booking.>", "call.audit",
             "$JS.API.CONSUMER.MSG.NEXT.CALL_INTENT.booking", "$JS.ACK.CALL_INTENT.booking.>",
+            "$JS.API.CONSUMER.MSG.NEXT.CALL_INTENT.booking-resume", "$JS.ACK.CALL_INTENT.booking-resume.>",
             "$JS.API.CONSUMER.MSG.NEXT.STEP.booking-waker", "$JS.API.DIRECT.GET.CANCELLED",
             "$JS.API.DIRECT.GET.STEP.step.booking.>"] }
         subscribe: { allow: ["_INBOX_a1.>", "nudge.step.booking.>", "nudge.step.all.*.cancel.*"] } } }

@@ -66,7 +66,9 @@ async def _looked(pod: Pod, names: list[str], server: list[str] | None) -> list[
                 except ApiError as error:
                     why = str(error)
                     break
-                why = "" if info["num_waiting"] or info["num_ack_pending"] else "nobody pulls"
+                # A process with no free slot asks for nothing that is brought back: its main consumer tells.
+                pulls = info["num_waiting"] or info["num_ack_pending"] or consumer.kind == "resume"
+                why = "" if pulls else "nobody pulls"
                 if not why:
                     break
                 await asyncio.sleep(_PAUSE)

@@ -16,7 +16,7 @@ from tieline.messages import binding_of
 from tieline.pod import Pod
 from tieline.security.handler_uses import declared_or_derived
 from tieline.tool import Tool
-from tieline.wire.topology import Consumer, agent_of, consumers_of, waker_name
+from tieline.wire.topology import Consumer, consumers_of, waker_name
 
 __all__ = [
     "OWN_KEY",
@@ -148,7 +148,7 @@ def _grants(pod: Pod, name: str) -> Iterator[Grant]:
 
 def _agent(pod: Pod, agent: Agent) -> Iterator[Grant]:
     for consumer in consumers_of(pod):
-        if agent_of(consumer.durable) == agent.wire_name:
+        if consumer.owner == agent.wire_name:
             yield from _pulls(consumer, agent.name)
     for own in (agent.wire_name, waker_name(agent.wire_name)):
         yield from _journal(own, agent.name)
@@ -196,7 +196,7 @@ def _answers(pod: Pod, agent: Agent) -> Iterator[Grant]:
 def _tool(pod: Pod, tool: Tool[..., object]) -> Iterator[Grant]:
     name = f"tool-{tool.name}"
     for consumer in consumers_of(pod):
-        if consumer.durable == name:
+        if consumer.owner == name:
             yield from _pulls(consumer, name)
     yield from _journal(name, name)
     for agent in pod.agents.values():

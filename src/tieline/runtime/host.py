@@ -16,8 +16,7 @@ from tieline.runtime.slots import Gate
 from tieline.runtime.unclaimed import Unclaimed
 from tieline.runtime.versions import Presence
 from tieline.runtime.worker import Worker
-from tieline.wire.consumer import PullConsumer
-from tieline.wire.topology import consumers_of, waker_name
+from tieline.wire.topology import Consumer, consumers_of, waker_name
 
 __all__ = ["Host", "names_of"]
 
@@ -50,12 +49,12 @@ class Host:
             Worker(
                 bus,
                 duty,
-                PullConsumer(bus.connection, stream, duty.name),
+                consumers,
                 tools if isinstance(duty, ToolDuty) else handlers,
                 # An answer that nobody wants any more is no dead letter.
                 Cancelled() if isinstance(duty, WakerDuty) else self._cancellations.cancelled,
             )
-            for duty, stream in _duties(bus, names)
+            for duty, consumers in _duties(bus, names)
         ]
         self._pumps: list[asyncio.Task[None]] = []
         self._stopped = False
@@ -126,7 +125,8 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
+def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, tuple[Consumer, str | None]]]:
+    """What this process does, with the consumer of new messages and the name of that of what is brought back."""
     pod = bus.pod
     unknown = [name for name in names if name not in names_of(pod)]
     if unknown or not names:
@@ -139,4 +139,10 @@ def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, str]]:
         wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
     wakers = {waker_name(agent.wire_name) for agent in agents}
     wanted |= {name: WakerDuty(bus, name, pod.limits) for name in wakers}
-    return [(wanted[c.durable], c.stream) for c in consumers_of(pod) if c.durable in wanted]
+    declared = consumers_of(pod)
+    resumes = {(each.stream, each.owner): each.durable for each in declared if each.kind == "resume"}
+    return [
+        (wanted[consumer.durable], (consumer, resumes.get((consumer.stream, consumer.durable))))
+        for consumer in declared
+        if consumer.durable in wanted
+    ]

@@ -16,12 +16,13 @@ from tieline.runtime.cancelled import Cancelled
 from tieline.runtime.duty import Duty, Guard
 from tieline.runtime.execute import execute
 from tieline.runtime.history import Past
+from tieline.runtime.intake import Intake
 from tieline.runtime.lease import Lease
 from tieline.runtime.settle import Settlement, release, settle
 from tieline.runtime.slots import Gate, Slots
 from tieline.runtime.versions import UNVERSIONED, elsewhere, recording_of
-from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
+from tieline.wire.topology import Consumer
 
 __all__ = ["Worker"]
 
@@ -35,13 +36,16 @@ _HAND_BACK = 3.0  # seconds that recording an interruption may take before the m
 class Worker:
     """One duty's pump and its running work. Never holds more deliveries than its slots."""
 
-    def __init__(self, bus: Bus, duty: Duty, consumer: PullConsumer, gate: Gate, cancelled: Cancelled) -> None:
+    def __init__(
+        self, bus: Bus, duty: Duty, consumers: tuple[Consumer, str | None], gate: Gate, cancelled: Cancelled
+    ) -> None:
+        """``consumers``: the one of new messages, and the name of the one of those that are brought back, if any."""
         self._bus = bus
         self._duty = duty
-        self._consumer = consumer
         self._gate = gate
         self._cancelled = cancelled
         self._slots = Slots(duty.limits.concurrency)
+        self.intake = Intake(bus.connection, *consumers, self._slots)
         self._lease = Lease(duty.limits.ack_wait)
         self._running: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[Any] | None = None
@@ -51,23 +55,22 @@ class Worker:
     @property
     def pulling(self) -> bool:
         """Whether it takes messages, or has all it may hold; as far as the server lets us know."""
-        return self._pump is not None and not self._pump.done() and self._consumer.silence < _DEAF
+        pulls = all(consumer.silence < _DEAF for consumer in self.intake.consumers)
+        return self._pump is not None and not self._pump.done() and pulls
 
     @property
     def name(self) -> str:
-        """Of its consumer, with its stream."""
-        return f"{self._consumer.stream}/{self._consumer.durable}"
+        """Of its main consumer, with its stream."""
+        return f"{self.intake.main.stream}/{self.intake.main.durable}"
 
     async def pump(self) -> None:
         """Pull and start work for ever. Cancel it to stop taking: what runs may finish, the rest is handed back."""
         self._pump = asyncio.current_task()
-        keeper = self._start(self._lease.keep())
+        keeper, resuming = self._start(self._lease.keep()), self._start(self._resume())
         try:
             while True:
                 await self._bus.room()
-                free = await self._slots.available()
-                for delivery in await self._consumer.fetch(free):
-                    self._slots.take()
+                for delivery in self.intake.take(await self.intake.new()):
                     self._start(self._work(delivery))
         except asyncio.CancelledError:
             if self._failure is None:
@@ -75,11 +78,20 @@ class Worker:
             raise self._failure from None
         finally:
             # Beside the drain: a second cancellation must find the drain, which hands back, and not this.
-            closing = asyncio.ensure_future(self._consumer.close())
+            resuming.cancel()
+            closing = [asyncio.ensure_future(consumer.close()) for consumer in self.intake.consumers]
             try:
                 await self._drain(keeper)
             finally:
-                await closing
+                await asyncio.wait(closing)
+
+    async def _resume(self) -> None:
+        """The same for what is brought back."""
+        if (consumer := self.intake.resume) is not None:
+            while True:
+                await self._bus.room()
+                for delivery in self.intake.take(await self.intake.resumed(consumer)):
+                    self._start(self._work(delivery))
 
     def hurry(self) -> None:
         """Let the drain hand back at once what runs."""

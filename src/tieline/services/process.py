@@ -153,9 +153,10 @@ async def _until_lost(bus: Bus) -> None:
 async def _announce(bus: Bus, names: list[str], on_ready: Callable[[], None]) -> None:
     """Say that this process is ready: connected, its consumers are there, and the server has its first pulls."""
     said = ""
-    durables = {*names, *(f"tool-{tool}" for tool in bus.pod.tools if "tools" in names)}
+    agents = [bus.pod.agents[name].wire_name for name in names if name in bus.pod.agents]
+    owners = {*agents, *(f"tool-{tool}" for tool in bus.pod.tools if "tools" in names)}
     for consumer in consumers_of(bus.pod):
-        if consumer.durable not in durables:
+        if consumer.kind == "waker" or consumer.owner not in owners:
             continue
         try:
             asked = time.time()

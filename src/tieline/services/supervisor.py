@@ -14,7 +14,7 @@ from tieline.pod import Pod
 from tieline.runtime.host import names_of
 from tieline.services.child import Child
 from tieline.services.process import AUDIT, GATEWAY, METRICS
-from tieline.wire.topology import agent_of, consumers_of, is_waker
+from tieline.wire.topology import consumers_of
 
 __all__ = ["Event", "Exited", "Logged", "Process", "Restarted", "Supervisor", "processes_of"]
 
@@ -75,12 +75,11 @@ def processes_of(pod: Pod, *, metrics: bool = False) -> list[Process]:
     drains["tools"] = max((tool.limits.drain for tool in pod.tools.values()), default=0.0)
     filters: dict[str, tuple[str, ...]] = {}
     for consumer in consumers_of(pod):
-        if is_waker(consumer.durable):
-            continue  # it takes records, not messages
-        agent = pod.agent_on_bus(agent_of(consumer.durable))
+        if consumer.kind != "main":
+            continue  # it takes records, or what was taken before
+        agent = pod.agent_on_bus(consumer.owner)
         name = "tools" if agent is None else agent.name
-        shown = tuple(subject for subject in consumer.filters if not subject.startswith("redrive."))
-        filters[name] = filters.get(name, ()) + shown
+        filters[name] = filters.get(name, ()) + consumer.filters
     named = [Process(name, filters[name], drains[name] + _BEYOND_DRAIN) for name in names_of(pod)]
     services = [AUDIT, *([METRICS] if metrics else []), *([GATEWAY] if pod.ingress else [])]
     return [*named, *(Process(name, (), _BEYOND_DRAIN) for name in services)]

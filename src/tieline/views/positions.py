@@ -6,7 +6,7 @@ from typing import Any
 
 from tieline import subjects
 from tieline.wire.connection import Connection
-from tieline.wire.topology import consumer_infos
+from tieline.wire.topology import consumer_infos, is_resume
 
 __all__ = ["Positions"]
 
@@ -15,6 +15,7 @@ _MAX_SUBJECTS = 4_096  # subjects whose consumers are remembered
 
 class Positions:
     """The durable consumers of Tieline's agents. Others are left out: no record says when they have handled a message.
+    So are those of what is brought back: a copy stands for the message that an agent has taken before.
 
     Take the positions before you read facts and records. A message that its consumer has passed by then has left a
     record or a fact, because both are stored before the acknowledgement.
@@ -28,7 +29,7 @@ class Positions:
         self._takers: dict[tuple[str, str], frozenset[str]] = {}
         for stream, found in infos.items():
             for info in found:
-                if "tieline.pod" in (info["config"].get("metadata") or {}):
+                if "tieline.pod" in (info["config"].get("metadata") or {}) and not is_resume(info["name"]):
                     self._add(stream, info)
 
     @classmethod

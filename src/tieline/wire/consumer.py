@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -35,8 +35,19 @@ _PAUSE = 0.25  # between asks while the consumer has no leader
 class PullConsumer:
     """One process's hold on a durable consumer. `fetch` is for one task at a time."""
 
-    def __init__(self, connection: Connection, stream: str, durable: str, *, acked: bool = True) -> None:
-        """``acked``: what is lost on the way comes again. Where it does not, `fetch` says so when something may be."""
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        durable: str,
+        *,
+        acked: bool = True,
+        on_arrival: Callable[[], None] | None = None,
+    ) -> None:
+        """``acked``: what is lost on the way comes again. Where it does not, `fetch` says so when something may be.
+
+        ``on_arrival`` is called for each delivery, before it is fetched.
+        """
         self.stream = stream
         self.durable = durable
         self._connection = connection
@@ -51,6 +62,7 @@ class PullConsumer:
         self._inbox = ""
         self._unsure = False  # a pull ended for a reason that may mean the consumer is gone
         self._acked = acked
+        self._on_arrival = on_arrival
         self._lossy = False  # something may have been lost that does not come again
         self._stale: list[Listening] = []  # inboxes of forgotten pulls, until none of those can bring anything
         self._beside: set[asyncio.Task[None]] = set()
@@ -99,6 +111,22 @@ class PullConsumer:
             except TimeoutError:
                 self._connection.alone.unanswered()
                 self._forget()  # not even a heartbeat: the pull died with its server
+
+    @property
+    def arrived(self) -> int:
+        """How many deliveries have arrived and were not fetched yet."""
+        return len(self._arrived)
+
+    def keep(self, most: int) -> int:
+        """Hand back what has arrived beyond ``most``; how many that were."""
+        surplus = [self._arrived.pop() for _ in range(len(self._arrived) - most)]
+        self.hand_back(surplus)
+        return len(surplus)
+
+    def hand_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Hand back what was fetched, at once and without waiting."""
+        for delivery in deliveries:
+            self._do_beside(self._hand_back(delivery))
 
     async def close(self) -> None:
         """Stop pulling and hand back at once what arrived and nobody took."""
@@ -160,6 +188,8 @@ class PullConsumer:
             if current:
                 self._asked -= 1
                 self._arrived.append(delivery)
+                if self._on_arrival is not None:
+                    self._on_arrival()
             else:
                 # There may be no slot for it: another pull was sent in place of the forgotten one.
                 self._do_beside(self._hand_back(delivery))

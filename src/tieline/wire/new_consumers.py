@@ -8,6 +8,7 @@ from tieline.agent import Start
 from tieline.errors import NotApplied
 from tieline.pod import Pod
 from tieline.wire.connection import ApiError, Connection
+from tieline.wire.declared_consumers import agent_of
 from tieline.wire.feed import Feed
 from tieline.wire.infos import consumer_infos
 from tieline.wire.peers import ask
@@ -20,6 +21,7 @@ __all__ = [
     "delivery_start",
     "explain_stored",
     "refuse_renames",
+    "resume_beginning",
     "stored_for",
 ]
 
@@ -41,7 +43,7 @@ CREATION_ONLY = frozenset({"deliver_policy", "opt_start_seq", "opt_start_time"})
 RENAMED = "tieline.agent"
 """Metadata of a consumer whose agent was renamed: the name that its agent is declared under now."""
 
-_STREAM_MISSING = 10059
+_STREAM_MISSING, _CONSUMER_MISSING = 10059, 10014
 
 
 def delivery_start(start: Start) -> Config:
@@ -61,6 +63,29 @@ async def beginning(connection: Connection, stream: str, wanted: Config) -> Conf
         return wanted
     state = (await ask(connection, f"STREAM.INFO.{stream}"))["state"]
     return wanted | {"deliver_policy": "by_start_sequence", "opt_start_seq": int(state["last_seq"]) + 1}
+
+
+async def resume_beginning(connection: Connection, stream: str, durable: str, wanted: Config) -> Config:
+    """``wanted`` for a new consumer of what is brought back, with the place where it begins.
+
+    The main consumer of an older deployment takes these messages too: the new one begins behind what that has handled.
+    What it handled out of order is delivered again, and found by its record of completion.
+    """
+    try:
+        main = await ask(connection, f"CONSUMER.INFO.{stream}.{agent_of(durable)}")
+    except ApiError as error:
+        if error.err_code in (_CONSUMER_MISSING, _STREAM_MISSING):
+            return await beginning(connection, stream, wanted)
+        raise
+    taken = main["config"].get("filter_subjects") or [main["config"].get("filter_subject", "")]
+    if not frozenset(taken) & frozenset(wanted["filter_subjects"]):
+        return _without_start(wanted) | {"deliver_policy": "all"}  # somebody deleted it: better again than not at all
+    floor = main["ack_floor" if main["num_ack_pending"] else "delivered"]["stream_seq"]
+    return _without_start(wanted) | {"deliver_policy": "by_start_sequence", "opt_start_seq": int(floor) + 1}
+
+
+def _without_start(wanted: Config) -> Config:
+    return {field: value for field, value in wanted.items() if field not in CREATION_ONLY}
 
 
 async def stored_for(connection: Connection, stream: str, wanted: Config) -> int:

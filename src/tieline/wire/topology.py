@@ -9,13 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tieline import subjects
-from tieline.agent import Start
 from tieline.errors import NotApplied
 from tieline.pod import Pod
-from tieline.settings import Limits
 from tieline.stream import Source, Stream
 from tieline.wire import new_consumers
 from tieline.wire.connection import ApiError, Connection, NoAnswer
+from tieline.wire.declared_consumers import (
+    Consumer,
+    agent_of,
+    consumers_of,
+    is_resume,
+    is_waker,
+    resume_name,
+    waker_name,
+)
 from tieline.wire.infos import consumer_infos, stream_infos
 from tieline.wire.peers import ask
 from tieline.wire.room import fitted, with_room
@@ -29,8 +36,10 @@ __all__ = [
     "apply",
     "consumer_infos",
     "consumers_of",
+    "is_resume",
     "is_waker",
     "plan",
+    "resume_name",
     "stream_config",
     "stream_infos",
     "waker_name",
@@ -39,7 +48,6 @@ __all__ = [
 type Config = dict[str, Any]
 type Action = Literal["create", "update", "keep", "refuse", "extra"]
 
-_WAKER = "-waker"
 _MAX_DELIVER = 1000  # a far backstop: attempts are counted by us, because the server counts innocents too
 _MAX_ACK_PENDING = 10_000  # fleet-wide, well above all slots: sleepers and slow handlers never stop the others
 _NANO = 1_000_000_000
@@ -47,22 +55,6 @@ _STREAM_MISSING, _STREAM_EXISTS, _CONSUMER_MISSING, _CONSUMER_EXISTS = 10059, 10
 _FIXED = frozenset({"storage", "retention", "max_consumers", "ack_policy"})  # set at creation only
 _ONE_WAY = frozenset({"allow_msg_ttl", "allow_msg_schedules", "deny_delete", "deny_purge"})  # on, never off
 _SHRINKING = frozenset({"max_age", "max_bytes", "max_msgs_per_subject"})  # lowering one deletes what no longer fits
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """One durable pull consumer that a pod declares: an agent's or a tool's hold on one stream.
-
-    ``start`` says where it begins if it does not exist yet. ``declared_as`` is its agent's name in the pod, which is
-    not the ``durable`` one after a rename; empty for tools and wakers.
-    """
-
-    stream: str
-    durable: str
-    filters: tuple[str, ...]
-    limits: Limits
-    start: Start = "stored"
-    declared_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,51 +74,6 @@ class Change:
     want: Any
     why: str = ""
     stored: int = 0
-
-
-def consumers_of(pod: Pod) -> list[Consumer]:
-    """The consumers of a pod: one for each agent and stream it takes messages from, one for each tool, and one for each
-    agent's parked messages."""
-    found = []
-    for agent in pod.agents.values():
-        by_stream: dict[str, list[str]] = {}
-        for subject in agent.filters:
-            by_stream.setdefault(pod.stream_of(subject).name, []).append(subject)
-        for stream, filters in by_stream.items():
-            brought_back = [subject for name in agent.names for subject in _redrive(pod, stream, name)]
-            found.append(
-                Consumer(stream, agent.wire_name, (*filters, *brought_back), agent.limits, agent.start, agent.name)
-            )
-    for tool in pod.tools.values():
-        subject, durable = subjects.tool_call(tool.name), f"tool-{tool.name}"
-        stream = pod.stream_of(subject).name
-        found.append(Consumer(stream, durable, (subject, *_redrive(pod, stream, durable)), tool.limits))
-    for name in (agent.wire_name for agent in pod.agents.values()):
-        # Answers that may come long after their asker parked; whichever process gets one brings the message back.
-        kinds = tuple(subjects.step_filter(name, kind) for kind in ("ask", "human"))
-        found.append(Consumer("STEP", waker_name(name), kinds, pod.limits))
-    return found
-
-
-def waker_name(agent: str) -> str:
-    """The consumer that brings an agent's parked messages back."""
-    return f"{agent}{_WAKER}"
-
-
-def is_waker(durable: str) -> bool:
-    """Whether a consumer brings parked messages back: what it takes are records, and no messages."""
-    return durable.endswith(_WAKER)
-
-
-def agent_of(durable: str) -> str:
-    """The agent whose consumer it is, of either kind."""
-    return durable.removesuffix(_WAKER)
-
-
-def _redrive(pod: Pod, stream: str, durable: str) -> tuple[str, ...]:
-    subject = subjects.redrive(stream, durable)
-    stored = any(subjects.covers(own, subject) for own in pod.streams[stream].subjects)
-    return (subject,) if stored else ()
 
 
 def stream_config(stream: Stream, replicas: int, metadata: Mapping[str, str]) -> Config:
@@ -356,7 +303,10 @@ async def _create(connection: Connection, item: _Item) -> bool:
     body = item.wanted
     try:
         if item.durable:
-            config = await new_consumers.beginning(connection, item.stream, item.wanted)
+            if is_resume(item.durable):
+                config = await new_consumers.resume_beginning(connection, item.stream, item.durable, item.wanted)
+            else:
+                config = await new_consumers.beginning(connection, item.stream, item.wanted)
             body = {"stream_name": item.stream, "config": config, "action": "create"}
         await ask(connection, item.endpoint("CREATE"), body)
     except ApiError as error:
@@ -391,7 +341,7 @@ async def _update(connection: Connection, item: _Item, have: Config, changes: li
 async def _with_stored(connection: Connection, pod: Pod, change: Change) -> Change:
     """A consumer that would be created, with how many stored messages it would be given, and how to avoid that."""
     stream, _, durable = change.name.partition("/")
-    if change.action != "create" or not durable or is_waker(durable):
+    if change.action != "create" or not durable or is_waker(durable) or is_resume(durable):
         return change
     if not (stored := await new_consumers.stored_for(connection, stream, change.want)):
         return change

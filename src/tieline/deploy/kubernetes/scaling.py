@@ -5,7 +5,7 @@ from tieline.deploy.kubernetes.parts import Manifest, manifest, metadata
 from tieline.deploy.process import may_scale
 from tieline.deploy.site import MONITOR, Site
 from tieline.services.supervisor import Process
-from tieline.wire.topology import agent_of, consumers_of, is_waker
+from tieline.wire.topology import consumers_of
 
 __all__ = ["scaling"]
 
@@ -41,9 +41,9 @@ def _triggers(site: Site, namespace: str, process: Process) -> list[Manifest]:
     """Its consumers' backlogs, what runs included. An agent's waker has none to speak of."""
     found = []
     for consumer in consumers_of(site.pod):
-        agent = site.pod.agent_on_bus(agent_of(consumer.durable))
+        agent = site.pod.agent_on_bus(consumer.owner)
         owner = "tools" if agent is None else agent.name
-        if owner != process.name or is_waker(consumer.durable):
+        if owner != process.name or consumer.kind == "waker":
             continue
         asked = {
             "natsServerMonitoringEndpoint": f"{HEADLESS}.{namespace}.svc.cluster.local:{MONITOR}",

@@ -16,7 +16,7 @@ from tieline.services.accounting.readers import Readers
 from tieline.services.accounting.survey import RECORDS, StreamView, Survey, floors_after, stream_view, survey
 from tieline.services.ledger import Row
 from tieline.wire.connection import ApiError, Connection, NoAnswer
-from tieline.wire.topology import consumers_of, is_waker
+from tieline.wire.topology import consumers_of
 
 __all__ = ["Keeper", "Restored", "holds_of"]
 
@@ -235,15 +235,21 @@ class Keeper:
 
 def holds_of(pod: Pod) -> list[Hold]:
     """What each agent and tool of a pod takes from each stream. Records that wake parked messages are no messages."""
-    return [
-        Hold(
-            stream=consumer.stream,
-            agent=consumer.durable,
-            filters=consumer.filters,
-            durable=consumer.durable,
-            copies=consumer.durable,
-            chooses_start=consumer.start != "stored",
+    declared = consumers_of(pod)
+    resumes = {(consumer.stream, consumer.owner): consumer for consumer in declared if consumer.kind == "resume"}
+    found = []
+    for consumer in declared:
+        if consumer.kind != "main":
+            continue
+        resume = resumes.get((consumer.stream, consumer.durable))
+        found.append(
+            Hold(
+                stream=consumer.stream,
+                agent=consumer.durable,
+                filters=consumer.filters + (() if resume is None else resume.filters),
+                durable=consumer.durable,
+                copies=consumer.durable if resume is None else resume.durable,
+                chooses_start=consumer.start != "stored",
+            )
         )
-        for consumer in consumers_of(pod)
-        if not is_waker(consumer.durable)
-    ]
+    return found

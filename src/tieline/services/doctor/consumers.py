@@ -6,7 +6,7 @@ from tieline import subjects
 from tieline.services.doctor.finding import Finding, Rule, Severity
 from tieline.services.doctor.observation import ConsumerSeen, Observation, StreamSeen
 from tieline.services.doctor.remedy import edit_consumer, recreate
-from tieline.wire.topology import agent_of
+from tieline.wire.topology import agent_of, is_resume
 
 __all__ = ["RULES", "judge"]
 
@@ -158,6 +158,9 @@ def _unpulled(seen: Observation) -> Iterator[Finding]:
         second = later.get((first.stream, first.name))
         if second is None or not (first.unheard and second.unheard) or second.delivered != first.delivered:
             continue
+        main = later.get((first.stream, agent_of(first.name))) if is_resume(first.name) else None
+        if main is not None and (main.in_flight or not main.unheard):
+            continue  # its process has no free slot, or has just asked for new messages
         if second.in_flight:
             yield NOBODY.found(
                 "note",
