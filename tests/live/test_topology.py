@@ -59,7 +59,9 @@ async def test_on_an_empty_server_everything_is_made_and_then_nothing_is_left(na
         assert {change.name for change in done} == {
             *pod.streams,
             "CALL_INTENT/booking",
+            "CALL_INTENT/booking-resume",
             "TOOL_CALL/tool-crm",
+            "TOOL_CALL/tool-crm-resume",
             "STEP/booking-waker",
         }
         assert await topology.plan(bus.connection, pod) == []
@@ -71,9 +73,13 @@ async def test_the_consumers_are_what_the_design_says(nats_server: Server) -> No
         await topology.apply(bus.connection, office(ack_wait=7))
         made = await config(bus, "CONSUMER.INFO.CALL_INTENT.booking")
         tool = await config(bus, "CONSUMER.INFO.TOOL_CALL.tool-crm")
+        resumes = await config(bus, "CONSUMER.INFO.CALL_INTENT.booking-resume")
+        tool_resumes = await config(bus, "CONSUMER.INFO.TOOL_CALL.tool-crm-resume")
         step = await config(bus, "STREAM.INFO.STEP")
-    assert sorted(made["filter_subjects"]) == ["call.intent.book", "call.intent.look", "redrive.call_intent.booking"]
-    assert sorted(tool["filter_subjects"]) == ["redrive.tool_call.tool-crm", "tool.call.crm"]
+    assert sorted(made["filter_subjects"]) == ["call.intent.book", "call.intent.look"]
+    assert tool["filter_subjects"] == ["tool.call.crm"]
+    assert resumes["filter_subjects"] == ["redrive.call_intent.booking"]
+    assert tool_resumes["filter_subjects"] == ["redrive.tool_call.tool-crm"]
     assert (made["ack_policy"], made["deliver_policy"], made["ack_wait"]) == ("explicit", "all", 7_000_000_000)
     assert made["max_deliver"] >= 1000  # a far backstop: attempts are ours to count
     assert made["max_ack_pending"] >= 10_000
@@ -116,7 +122,9 @@ async def test_what_may_change_is_changed_in_place(nats_server: Server) -> None:
             ("MINE", "update", "max_age"),
             ("MINE", "update", "duplicate_window"),
             ("CALL_INTENT/booking", "update", "ack_wait"),
+            ("CALL_INTENT/booking-resume", "update", "ack_wait"),
             ("TOOL_CALL/tool-crm", "update", "ack_wait"),
+            ("TOOL_CALL/tool-crm-resume", "update", "ack_wait"),
             ("STEP/booking-waker", "update", "ack_wait"),
         }
         assert told(await topology.apply(bus.connection, wider)) == told(planned)
@@ -208,7 +216,7 @@ async def test_a_consumer_of_another_pod_is_not_taken_over(nats_server: Server) 
     async with bus_of(nats_server) as bus:
         await topology.apply(bus.connection, office())
         other = office(name="other", ack_wait=60, streams=(mine(),))
-        with pytest.raises(NotApplied, match="'booking' of stream CALL_INTENT belongs to pod 'office'"):
+        with pytest.raises(NotApplied, match="'booking-resume' of stream CALL_INTENT belongs to pod 'office'"):
             await topology.apply(bus.connection, other)
         names = (await bus.connection.api("STREAM.NAMES"))["streams"]
         assert "MINE" not in names  # nothing was changed before it was refused
@@ -234,8 +242,10 @@ async def test_an_agent_that_is_no_more_is_told(nats_server: Server) -> None:
         left = await topology.plan(bus.connection, Pod("office", version="1"))
         assert sorted(told(left)) == [
             ("CALL_INTENT/booking", "extra", ""),
+            ("CALL_INTENT/booking-resume", "extra", ""),
             ("STEP/booking-waker", "extra", ""),
             ("TOOL_CALL/tool-crm", "extra", ""),
+            ("TOOL_CALL/tool-crm-resume", "extra", ""),
         ]
         assert (await bus.connection.api("CONSUMER.INFO.CALL_INTENT.booking"))["name"] == "booking"
 

@@ -6,6 +6,7 @@ from tieline import subjects
 from tieline.records.reading import read_name
 from tieline.services.letters.reading import Letter
 from tieline.wire.connection import ApiError, Connection
+from tieline.wire.topology import resume_name
 
 __all__ = ["Target", "Targets"]
 
@@ -43,8 +44,10 @@ class Targets:
         if read_name(letter.agent) is None:
             return f"{letter.agent!r} is not the name of a consumer; --to-subject names a subject"
         own = subjects.redrive(stream, letter.agent)
+        # In a deployment of an earlier version, the consumer of new messages takes it too.
         filters = await self._filters_of(stream, letter.agent)
-        if filters is not None and own in filters:
+        resumed = await self._filters_of(stream, resume_name(letter.agent))
+        if own in (filters or frozenset()) | (resumed or frozenset()):
             return Target(own, own=True)
         if self._force:
             return Target(letter.subject, own=False)
