@@ -16,6 +16,7 @@ from tieline.views.positions import Positions
 from tieline.views.standing import is_late_copy, is_noise
 from tieline.wire.connection import Connection
 from tieline.wire.journal import Record
+from tieline.wire.topology import is_waker
 
 __all__ = ["Entry", "Kind", "Timeline", "redacted_by", "timeline"]
 
@@ -251,7 +252,7 @@ class _Telling:
             yield Entry(at, "answered", by, _in_words(told).removeprefix(" → "), None, {**told, "step": subject})
         elif kind == "cancel":
             yield Entry(at, "cancelled", str(record.get("by", "")), str(record.get("reason") or ""), None, record)
-        elif kind == "attempt":
+        elif kind == "attempt" and not is_waker(agent):
             yield from self._attempt(agent, key, record, at)
         elif kind not in _BOOKKEEPING:
             name = record.get("tool") or key[: -_DIGEST - 1] or key

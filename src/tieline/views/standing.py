@@ -319,8 +319,10 @@ class Standing:
 def is_noise(fact: Fact) -> bool:
     """Whether a fact says nothing about the conversation: a record was looked at, to see whether a message waits for
     it, or a stale copy of a message came."""
-    outcome = fact.get("outcome")
-    return outcome == "superseded" or (outcome == "done" and str(fact.get("subject")).startswith("step."))
+    if fact.get("outcome") == "superseded":
+        return True
+    looks = fact.get("fact") == "started" or fact.get("outcome") in ("done", "retry", "interrupted")
+    return looks and str(fact.get("subject")).startswith("step.")
 
 
 def is_late_copy(fact: Fact, done: set[tuple[str, str]]) -> bool:
