@@ -103,3 +103,11 @@ async def test_a_delay_that_no_stream_would_deliver_is_refused(nats_server: Serv
             await bus.publish(Ping(call_id="c1"), after=1.0)
         await bus.publish(Ping(call_id="c1"))
         assert len(await stored(bus, "ping.it")) == 1
+
+
+async def test_a_new_server_delivers_the_first_delayed_message_at_once(nats_server: Server) -> None:
+    """SCHEDULE is made first: the server would look for a missing source only ten seconds later."""
+    async with connect(Pod("office"), settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        info = await bus.connection.api("STREAM.INFO.CALL_INTENT")
+        assert [source.get("error") for source in info["sources"]] == [None, None]
