@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tieline.declared.arguments import Seconds, seconds, whole
+from tieline.declared.arguments import Seconds, positive, seconds, whole
 from tieline.errors import BadDeclaration, BadSettings
 
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
@@ -29,11 +29,16 @@ _SINGLE = (
     "TIELINE_SIGNATURES",
     "TIELINE_SIGNERS",
     "TIELINE_MODEL",
+    "TIELINE_JOURNAL_KEEP",
 )
 _GROUPS = ("connection", "publish", "pager")
 # What Kubernetes injects for each Service, and the value of <SERVICE>_PORT.
 _LINK_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+\Z")
+
+
+LEAST_JOURNAL_KEEP = 600.0
+"""Seconds: the duplicate window. A delivery whose acknowledgement was lost comes again long before."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -236,8 +241,11 @@ class Settings:
     signers: tuple[str, ...] = ()  # public keys that may sign JWTs of users beside our own's, while keys are rotated
     model: str | None = None  # what `call.model` asks where none is named, as pydantic-ai names it: provider:model
 
+    journal_keep: float = 86_400.0  # seconds for which the journal of an ended conversation is kept
+
     def __post_init__(self) -> None:
         _at_least("large", self.large, 1024)
+        _at_least("journal_keep", self.journal_keep, LEAST_JOURNAL_KEEP)
         if self.metrics_port is not None and not 0 <= self.metrics_port <= 65535:
             raise BadSettings(f"metrics_port must be between 0 and 65535, not {self.metrics_port!r}")
 
@@ -266,6 +274,9 @@ class Settings:
             changes["large"] = _bytes("TIELINE_LARGE", given.pop("TIELINE_LARGE"))
         if "TIELINE_METRICS_PORT" in given:
             changes["metrics_port"] = _port("TIELINE_METRICS_PORT", given.pop("TIELINE_METRICS_PORT"))
+        if "TIELINE_JOURNAL_KEEP" in given:
+            text = given.pop("TIELINE_JOURNAL_KEEP")
+            changes["journal_keep"] = positive("TIELINE_JOURNAL_KEEP", text, BadSettings)
         if "TIELINE_METRICS_HOST" in given:
             changes["metrics_host"] = given.pop("TIELINE_METRICS_HOST")
         if "TIELINE_HEALTH_PORT" in given:

@@ -19,6 +19,7 @@ __all__ = [
     "cancelled_copy",
     "check_filter",
     "check_template",
+    "conversation_token",
     "covers",
     "dead_letter",
     "dead_letter_parts",
@@ -46,6 +47,7 @@ __all__ = [
     "step_sibling",
     "steps_in",
     "steps_of",
+    "steps_of_conversation",
     "token",
     "tool_call",
     "tool_result",
@@ -207,6 +209,17 @@ def steps_of(agent: str) -> str:
 def steps_in(agent: str, conversation: str) -> str:
     """What matches every record that an agent has of a conversation."""
     return f"step.{agent}.{token(conversation)}.*.*"
+
+
+def steps_of_conversation(conversation_token: str) -> str:
+    """What matches every record of a conversation that is named by its token."""
+    return f"step.*.{conversation_token}.*.*"
+
+
+def conversation_token(step_subject: str) -> str:
+    """The token of the conversation that a record of the journal belongs to; empty for what is no record."""
+    parts = step_subject.split(".")
+    return parts[2] if len(parts) == 5 else ""
 
 
 def step_sibling(subject: str, kind: str) -> str:

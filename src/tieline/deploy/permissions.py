@@ -296,6 +296,7 @@ def _audit(pod: Pod) -> Iterator[Grant]:
     yield from _trust(who)
     yield Grant("publish", "$JS.API.STREAM.MSG.DELETE.*", who, "removes from work queues what is a dead letter")
     yield Grant("publish", "$JS.API.STREAM.PURGE.SCHEDULE", who, "removes delayed messages that were delivered")
+    yield Grant("publish", "$JS.API.STREAM.PURGE.STEP", who, "removes the journal of ended conversations")
     for subject in ("DLQ.>", "call.audit.*", "redrive.>", "state.*"):
         yield Grant("publish", subject, who, "dead letters, facts, redrives asked for in Slack, what the pager said")
     for agent in pod.agents.values():
