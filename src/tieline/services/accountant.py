@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Mapping
 
-from tieline.errors import NotAccepted, Unsettled, first_of
+from tieline.errors import NotAccepted, NotApplied, Unsettled, first_of
 from tieline.records.checkpoint import Position
 from tieline.runtime.bus import Bus
 from tieline.services.accounting.asking import CATCHING_UP, ask, encode_rows, sum_subject
@@ -40,6 +40,7 @@ _COUNTED = 10.0  # seconds that a sum which does not hold is counted again
 _BETWEEN = 0.25
 _LAGS = 40_000  # messages that wait to be counted: two seconds of work
 _LAG_EVERY = 2.0
+_MISSING = 60.0  # seconds that a stream which was there may be missing: `tieline apply` makes STEP again
 _PROMPT = 0.8  # seconds that an answer may wait for a look
 _PING, _PONG = b"ping", b"pong"
 
@@ -88,6 +89,7 @@ class Accountant:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._scratch = False  # the checkpoint must not be used
+        self._led_until = -_MISSING  # when it last led, in the clock's time
 
     async def work(self) -> None:
         """Do so for ever. Cancelled while it leads, it writes a last checkpoint."""
@@ -104,6 +106,10 @@ class Accountant:
                 self._scratch = True
             except NoAnswer as silence:
                 log.warning("the accountant cannot begin now: %s", silence)
+            except NotApplied as missing:
+                if time.monotonic() > self._led_until + _MISSING:
+                    raise
+                log.warning("the accountant waits for a stream: %s", missing)
             await asyncio.sleep(random.uniform(0.5, 1.0) * _STANDBY)
 
     async def _is_led(self) -> bool:
@@ -117,11 +123,16 @@ class Accountant:
         return False
 
     async def _lead(self) -> None:
+        lead = None
         try:
             async with asyncio.TaskGroup() as group:
-                await _Lead(self._bus, group).work(self._scratch)
+                lead = _Lead(self._bus, group)
+                await lead.work(self._scratch)
         except BaseExceptionGroup as failed:
             raise first_of(failed) from None
+        finally:
+            if lead is not None and lead.has_looked:
+                self._led_until, self._scratch = time.monotonic(), False
 
 
 class _Lead:
@@ -136,11 +147,16 @@ class _Lead:
         self._lags: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether everything was read and judged once."""
+        return self._keeper.rows is not None
+
     async def work(self, scratch: bool) -> None:
         """Look, report and write checkpoints for ever. Raises `Overtaken` where another one does the same."""
-        await self._keeper.open(create=True, scratch=scratch)
         listening = self._bus.connection.listen(sum_subject(self._bus.pod.name), self._asked)
         try:
+            await self._keeper.open(create=True, scratch=scratch)
             self._group.create_task(self._save_for_ever(), name="tieline-accountant-checkpoints")
             self._group.create_task(self._watch_lag(), name="tieline-accountant-lag")
             while True:
@@ -168,7 +184,7 @@ class _Lead:
         if not ping:
             try:
                 async with asyncio.timeout(_PROMPT):
-                    rows: list[Row] | None = await self._keeper.look()
+                    rows: list[Row] | None = await self._keeper.look() if self._keeper.is_open else None
             except (TimeoutError, NoAnswer, ApiError, Restored):
                 rows = self._keeper.rows
             answer = CATCHING_UP if rows is None else encode_rows(rows)

@@ -55,6 +55,7 @@ class Keeper:
         self.readers = readers
         self.in_hand: dict[tuple[str, str], range] = {}  # the sequences that an agent's processes may be handling
         self.ages: dict[str, float | None] = {}  # the max_age of each stream
+        self.is_open = False
         self.rows: list[Row] | None = None  # as of the last look
         self._lock = asyncio.Lock()
         self._shrunk = 0
@@ -85,6 +86,7 @@ class Keeper:
         self._unborn = [hold for hold in new if hold.chooses_start]
         for hold in [] if checkpoint is None else new:
             self.readers.backfill(hold, self.books.positions[hold.stream].seq)
+        self.is_open = True
 
     async def look(self) -> list[Row]:
         """Read everything that is recorded now, judge what the consumers have passed, and return the rows.
@@ -124,8 +126,7 @@ class Keeper:
                 raise NoAnswer(f"a stream cannot be looked at: {error}") from error
             again = [view for name, view in seen.streams.items() if view.created != self.books.positions[name].created]
             for view in again:
-                log.error("stream %s was created again: what was pending in it is lost", view.name)
-                self.books.created_again(view.name, view.created, view.now, view.max_age)
+                self._created_again(view)
                 self.readers.start(view.name)
             if not again:
                 break
@@ -214,9 +215,15 @@ class Keeper:
             if place is None:
                 self.books.positions[name] = Position(0, view.created)
             elif place.created != view.created:
-                log.error("stream %s was created again: what was pending in it is lost", name)
-                self.books.created_again(name, view.created, view.now, view.max_age)
+                self._created_again(view)
         self.books.positions = {name: place for name, place in self.books.positions.items() if name in views}
+
+    def _created_again(self, view: StreamView) -> None:
+        if view.name in self.books.streams:
+            log.error("stream %s was created again: what was pending in it is lost", view.name)
+        else:
+            log.warning("stream %s was created again: it is read from its beginning", view.name)
+        self.books.created_again(view.name, view.created, view.now, view.max_age)
 
     async def _view(self, stream: str) -> StreamView | None:
         try:
