@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from oneroof import pod
 from oneroof.line import Exchange
 from oneroof.messages import Spoken
+from oneroof.office.calendar import Calendar
+from oneroof.office.hours import LOCAL
 from oneroof.opening import Office, Place, opened
 from tieline.services.accountant import take
 from tieline.testing import eventually
@@ -55,6 +58,13 @@ def test_a_typed_call_opens_an_office_and_is_answered(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert "home 1042" in said.stdout
     assert "still there" in said.stdout
+
+
+def test_a_typed_search_that_is_not_sure_is_read_back_first(tmp_path: Path) -> None:
+    said = run("call", cwd=tmp_path, typed="three bedrooms in Balard with a garage\nyes\nbye\n")
+    assert said.returncode == 0, said.stderr
+    asked, found = said.stdout.find('cannot search for "garage". Shall I look'), said.stdout.find("homes fit")
+    assert 0 < asked < found
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,18 @@ async def test_nasty_callers_are_answered_and_every_agent_survives_its_death(tmp
             return all(row.holds and not row.pending and not row.dead for row in await take(opened_office.bus))
 
         await eventually(settled, what="the sum holds with nothing pending and nothing dead")
+
+
+async def test_a_viewing_of_another_home_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    async with office(tmp_path) as (_, exchange), asyncio.timeout(60), exchange.call("changed") as call:
+        said = [
+            line.text
+            for text in ("book 1042 tomorrow at 3 pm, 206 555 0142", "sorry, I meant 1077")
+            async for line in call.say(text)
+        ]
+        viewings = Calendar(tmp_path / "books" / "viewings.ics").busy((datetime.now(LOCAL) + timedelta(days=1)).date())
+    assert "instead of 1042" in said[-1]
+    assert [viewing.home for viewing in viewings] == ["1077"]
 
 
 async def test_no_telephone_number_reaches_a_log_or_the_audit(tmp_path: Path) -> None:

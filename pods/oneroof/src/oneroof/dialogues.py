@@ -21,7 +21,7 @@ from oneroof.understanding import Line, Rules, Turn, Wish, say_slot
 
 __all__ = ["SETS", "Dialogue", "Result", "count", "load", "play", "play_all"]
 
-SETS: Final = ("dialogues", "dialogues_unseen")
+SETS: Final = ("dialogues", "dialogues_later", "dialogues_last")
 OFFERS: Final = ("1042", "1077", "1103")  # what every search finds
 PHONE: Final = "206 555 0142"
 _NOW: Final = "2026-11-25T14:00"  # a Wednesday

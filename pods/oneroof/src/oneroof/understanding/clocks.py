@@ -43,7 +43,7 @@ _PAIR: Final = re.compile(
 _LEAD: Final = (
     r"(?:\bat|\bthen|\baround|\babout|\broughly|\bafter|\bbefore|\bby|\bfrom|\bbetween|\buntil|\btill|\bpast|\bmake it|"
     r"\bmake that|\b(?:change|move|push|switch|bring|put|shift|moved|changed) (?:it|that)(?: back| forward)? to|"
-    r"\bsay|\bthan|_[,.;]?|\bthe time is|\btime) (?:like |about |around |say )?"
+    r"\bsay|\bthan|_[,.;]?|\bthe time is|\btime) (?:like |about |around |say |exactly |precisely )?"
 )
 _AT_PAIR: Final = re.compile(_LEAD + r"([0-9]{1,2}) (?:0 ([0-9])|([0-5][0-9]))" + _NOT_A_TIME + "(?! [0-9])" + _PART)
 _HOUR: Final = re.compile(
@@ -180,7 +180,7 @@ def _hand(match: re.Match[str], meridiem: str | None, part: str | None) -> Clock
 
 def _part(text: str) -> str:
     """The part of the day that the whole line names, if it names one."""
-    found = set(re.findall(r"\b(morning|afternoon|evening)\b", text))
+    found = set(re.findall(r"(?<!good )(?<!^)\b(morning|afternoon|evening)\b", text))
     return found.pop() if len(found) == 1 else ""
 
 

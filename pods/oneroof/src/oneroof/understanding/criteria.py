@@ -56,6 +56,30 @@ _KINDS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     ),
 )
 _NO: Final = re.compile(r"\b(?:no|non) ?-?$")
+_OPTIONAL: Final = re.compile(
+    r"\b(?:doesn't|does not|don't|do not|needn't|need not|not)(?: (?:have to|need to|necessarily|need|matter if it is))"
+    r"(?: (?:be|it|the|a|by|on|to))* ?$"
+)
+_OPENED: Final = re.compile(
+    r"\b(?:forget|never ?mind|ignore|drop|lose|any|no limit (?:on|for|to)|(?:don't|do not) care about|regardless of|"
+    r"whatever|"
+    r"no matter)(?: about)?(?: the| a)? (price|budget|bedrooms|beds|rooms|baths|bathrooms|size|place|area|neighborhood|"
+    r"neighbourhood|waterfront)(?: limit| is fine| is ok| will do)?\b|"
+    r"\b(?:the )?(price|budget|money|bedrooms|beds|baths|bathrooms|size|place|area|neighborhood|neighbourhood)"
+    r" (?:doesn't matter|does not matter|is no object|isn't important|is not important|is open)\b"
+)
+_OPENS: Final = {
+    "price": ("min_price", "max_price"),
+    "budget": ("min_price", "max_price"),
+    "money": ("min_price", "max_price"),
+    "bedrooms": ("beds",),
+    "beds": ("beds",),
+    "rooms": ("beds", "baths"),
+    "baths": ("baths",),
+    "bathrooms": ("baths",),
+    "size": ("min_sqft", "max_sqft"),
+    "waterfront": ("waterfront", "not_waterfront"),
+} | dict.fromkeys(("place", "area", "neighborhood", "neighbourhood"), ("place", "other_places", "not_places"))
 _CHEAPER: Final = re.compile(
     r"\b(?:(?:a (?:bit|little) )?cheaper|less expensive|too expensive|lower price|too dear|too much money)\b"
 )
@@ -70,7 +94,7 @@ class Criteria:
     """What one line says; ``None`` is nothing. ``cheaper`` asks for less than the last search.
 
     ``rooms`` is a number alone that replaces that of the last search ("make it three"). ``sure``: nobody could
-    understand the line otherwise.
+    understand the line otherwise. ``opened`` are the criteria of the last search that no longer matter.
     """
 
     place: str | None = None
@@ -86,6 +110,7 @@ class Criteria:
     waterfront: bool | None = None
     cheaper: bool = False
     rooms: int | None = None
+    opened: tuple[str, ...] = ()
     sure: bool = True
 
     def __bool__(self) -> bool:
@@ -99,7 +124,7 @@ class Criteria:
     def onto(self, last: Search | None) -> Search:
         """The search that follows ``last``: what the line says replaces, the rest stays."""
         last = last or Search()
-        said = self._said()
+        said: dict[str, Any] = {name: Search.model_fields[name].get_default() for name in self.opened} | self._said()
         if self.place or self.not_places:
             said |= {"place": self.place, "other_places": self.other_places or (), "not_places": self.not_places or ()}
         if not self.place and self.not_places and last.place and last.place not in self.not_places:
@@ -150,7 +175,8 @@ def read_criteria(
     baths, text, sure_baths = _rooms(_BATHS, text, lambda count: float(count) + 0.5)
     low_area, high_area, text, sure_area = _areas(text)
     prices, text = read_prices(text) if priced else (Prices(), text)
-    water, text = _water(text)
+    opened, text = _opened(text)
+    water, text, any_water = _water(text)
     kind, text = _kind(text)
     cheaper = _CHEAPER.search(text)
     text = _CHEAPER.sub(lambda match: "_" * len(match[0]), text)
@@ -170,6 +196,7 @@ def read_criteria(
         max_sqft=high_area,
         waterfront=water,
         cheaper=bool(cheaper),
+        opened=(*opened, *(("waterfront", "not_waterfront") if any_water else ())),
         rooms=int(rooms[2]) if rooms and 0 < int(rooms[2]) <= _MOST_ROOMS else None,
         sure=places.sure and not cheaper and sure_beds and sure_baths and sure_area,
     )
@@ -191,6 +218,15 @@ def _rooms(pattern: re.Pattern[str], text: str, more: Callable[[str], float]) ->
     return counts[-1] if 0 < counts[-1] <= _MOST_ROOMS else None, rest, sure
 
 
+def _opened(text: str) -> tuple[tuple[str, ...], str]:
+    """The criteria that no longer matter: "forget the price"."""
+    names: list[str] = []
+    for match in list(_OPENED.finditer(text)):
+        names += _OPENS[match[1] or match[2]]
+        text = blank(text, *match.span())
+    return tuple(names), text
+
+
 def _areas(text: str) -> tuple[int | None, int | None, str, bool]:
     low = high = None
     sure = True
@@ -204,15 +240,19 @@ def _areas(text: str) -> tuple[int | None, int | None, str, bool]:
     return low, high, text, sure
 
 
-def _water(text: str) -> tuple[bool | None, str]:
+def _water(text: str) -> tuple[bool | None, str, bool]:
+    """Whether the home is to be on the water or not; and whether the line says that it does not matter."""
     found = [Found(match.start(), match.end(), True) for match in _WATER.finditer(text)]
+    if found and (optional := _OPTIONAL.search(text[: found[-1].start])):
+        text = blank(text, optional.start(), found[-1].end)
+        return None, text, True
     held = standing(found, text, text)
     rest = held.text
     for one in found:
         rest = blank(rest, one.start, one.end)
     if held.kept and (no := _NO.search(text[: held.kept[-1].start])):
-        return False, blank(rest, *no.span())
-    return (True if held.kept else False if held.denied else None), rest
+        return False, blank(rest, *no.span()), False
+    return (True if held.kept else False if held.denied else None), rest, False
 
 
 def _kind(text: str) -> tuple[HomeType | None, str]:

@@ -271,12 +271,15 @@ _SOME_DAY: Final = (
     rf"\b(?:early|late|later|mid|middle of|end of|start of|sometime|some time|any time|anytime|one day|a day|"
     rf"earlier) ?,?-? ?"
     rf"(?:in |on |during )?(?:next |this |the )?(?:week|month|year|weekend|{_M})\b|"
-    r"\b(?:the )?(?:week|weekend|month) after (?:next|that|this)?\b|\bthe (?:following|coming) (?:week|weekend|"
+    r"\b(?:the )?(?:day|week|weekend|month) (?:after|before)(?: (?:next|that|this))?\b|\bthe (?:following|"
+    r"coming) (?:week|weekend|"
     r"month)\b|"
     r"\b(?:next|this|at the|over the|during the|in the) (?:week|weekend|month|year|spring|summer|autumn|fall|winter)\b|"
     r"\b(?:on )?(?:a )?(?:weekday|weekdays|weekend|weekends|weeknight|weekday evening)\b|"
     r"\b(?:in|before|after|around|over|by|until|till) (?:the )?(?:new year|christmas|xmas|easter|holidays|thanksgiving|"
-    rf"{_M})(?! ?[0-9])\b|\b(?:soon|one of these days|another day|a different day|any day|some day|someday|whenever)\b"
+    rf"{_M})(?! ?[0-9])\b|\b(?:an?|[0-9]{1, 2}) (?:day|week|month)s? (?:later|earlier|after|before)\b|\b(?:back|"
+    rf"forward) (?:an?|[0-9]{1, 2}) (?:day|week)s?\b|"
+    r"\b(?:soon|one of these days|another day|a different day|any day|some day|someday|whenever)\b"
 )
 
 # The longest phrases first: each takes its words out of the text before the next looks.

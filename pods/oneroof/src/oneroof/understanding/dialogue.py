@@ -214,6 +214,8 @@ class Dialogue:
         cancels = _CANCEL.search(heard.text)
         if (heard.when and (not cancels or corrects(heard.text))) or (Intent.BOOK in heard.intents and not cancels):
             return False
+        if Intent.BOOK in heard.intents and heard.clear_homes and "instead" in heard.text:
+            return False  # "cancel 1042 and book 1077 instead"
         reply.progress = True
         viewing, self._appointments.viewing, self._waiting = self._appointments.viewing, None, []
         self._call.search.drop()

@@ -90,7 +90,8 @@ def read_picks(text: str, offers: int, *, expected: bool = False) -> tuple[list[
     for match in _PICK.finditer(text):
         index = -1 if match[2] else int(match[1][:-2])
         alone = not match[2] and index <= offers and not _DATED.search(text[: match.start()])
-        if match[3] or alone or (expected and match[2]):
+        ends = match[2] and offers and not text[match.end() :].strip(" .,!?")
+        if match[3] or alone or ends or (expected and match[2]):
             found.append(Found(match.start(), match.end(), Mention("pick", match.start(), index=index)))
     return _standing(found, text)[:2]
 

@@ -123,7 +123,10 @@ _ENOUGH: Final[Mapping[Intent, tuple[str, ...]]] = {
             r"\b(?:want|wants|wanting|like|need|looking|look|hoping|hope|thinking|ready|decided|planning|plan|going|"
             r"trying|how do i|help me|interested in)(?: to| of| about| in)? (?:sell|selling)\b"
         ),
-        r"\bi'?m selling\b|\bwe'?re selling\b|\bi am selling\b|\bwe are selling\b|\bsell (?:with|through) you\b",
+        (
+            r"\b(?:to be|be|gets?|getting) sold\b|\bneeds? selling\b|\bi'?m selling\b|\bwe'?re selling\b|"
+            r"\bi am selling\b|\bwe are selling\b|\bsell (?:with|through) you\b"
+        ),
     ),
     Intent.PERSON: (
         (

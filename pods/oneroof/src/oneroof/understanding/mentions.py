@@ -10,15 +10,14 @@ from typing import Final
 
 _DENIED_BEFORE: Final = re.compile(
     r"\b(?:not|nor|neither|instead of|rather than|other than|anything but|anywhere but|everything but|everywhere but|"
-    r"but not|hate|never|dislike|(?:tired|sick|full) of|fed up with|not keen on|can't stand|all of [a-z]+ but|"
+    r"but not|hate|never|dislike|(?:tired|sick|full) of|fed up with|can't stand|all of [a-z]+ but|cancel|"
     r"any ?(?:other )?(?:day|time|place|home|house|one) (?:but|except)|(?:all|every ?\w*|always|any) but|"
     r"except(?: for)?|apart from|aside from|besides|outside(?: of)?|without|excluding|avoid|avoiding|skip|"
     r"forget(?: about)?|never ?mind|scratch|ditch|leave out|no longer|"
-    r"(?:don't|do not|doesn't|does not|didn't)(?: really)? (?:want|like|need|fancy|do|mean|have to be|"
-    r"need to be)(?: to see| to "
-    r"live| to be)?|(?:can't|cannot|can not|couldn't) (?:do|make|manage)(?: it)?)"
+    r"(?:don't|do not|doesn't|does not|didn't)(?: really)? (?:want|like|need|fancy|do|mean|care for)"
+    r"(?: to (?:see|be|live))?|(?:can't|cannot|can not|couldn't) (?:do|make|manage)(?: it)?)"
     r"(?: (?:in|on|at|the|a|an|any|for|by|to|near|around|listing|number|home|house|homes|houses|anything|something|"
-    r"this|it)){0,3} ?$"
+    r"this|it|interested|keen|really|even|looking|too|that|my)){0,4} ?$"
 )
 _DENIED_AFTER: Final = re.compile(
     r"(?:'s)? (?:(?:is|are|was|sounds|looks) )?(?:(?:no|not) (?:good|possible|an option|great|convenient|"

@@ -8,7 +8,8 @@ from typing import Final
 from oneroof.understanding.days import MONTHS, WEEKDAYS
 from oneroof.understanding.mentions import Found, blank, standing
 from oneroof.understanding.numbers import word_set
-from oneroof.understanding.place_names import PLACE
+from oneroof.understanding.place_names import NAMES, PLACE
+from oneroof.understanding.spelling import nearest
 
 _IN_PLACE: Final = re.compile(
     r"\b(?:in|near|around|close to|next to|over in|out in|towards) (?:the )?(?!_)((?:[a-z][a-z']*\.? ?){1,3})"
@@ -55,6 +56,7 @@ def read_places(text: str, *, searching: bool, expected: bool) -> tuple[Places, 
     the office has just asked for a place, so a name alone is one.
     """
     found = [Found(match.start(), match.end(), match[1]) for match in PLACE.finditer(text)]
+    exact = bool(found)
     if not found and searching:
         found = _unknown(text)
     if not found and expected and (alone := _lone_name(text)):
@@ -72,7 +74,9 @@ def read_places(text: str, *, searching: bool, expected: bool) -> tuple[Places, 
     for one in found:
         rest = blank(rest, one.start, one.end)
     wanted = tuple(dict.fromkeys(one.value for one in kept))
-    sure = len(kept) + len(held.denied) == len(found)
+    resembles = nearest(wanted[0], NAMES) if wanted and not exact and wanted[0] not in NAMES else None
+    wanted = (resembles,) if resembles else wanted
+    sure = resembles is None and len(kept) + len(held.denied) == len(found)
     for before, after in pairwise(kept):
         if _EITHER.fullmatch(text[before.end : after.start]):
             rest = blank(rest, before.end, after.start)

@@ -19,6 +19,7 @@ _AMENDS: Final = re.compile(
     r"\b(?:instead|actually|also|too|make it|make that|what about|how about|rather|change|but|still|same|no|not|"
     r"sorry|meant)\b"
 )
+_AS_WELL: Final = re.compile(r"\b(too|also|as well)\b|^\W*and\b")
 _DEFAULT: Final = Search()
 
 
@@ -52,10 +53,15 @@ class Searching:
         """The search that the line leads to, and whether the caller can mean no other."""
         criteria = heard.criteria
         onto = criteria.onto(before)
+        sure = criteria.sure
+        if before and before.place and criteria.place and (as_well := _AS_WELL.search(heard.text)):
+            sure = sure and as_well[1] is not None  # "and Fremont?" may ask for Fremont instead
+            places = dict.fromkeys((before.place, *before.other_places, criteria.place, *onto.other_places))
+            onto = onto.model_copy(update={"place": before.place, "other_places": tuple(places)[1:]})
         fresh = criteria.many and _FRESH.search(heard.text) and not _AMENDS.search(heard.text)
         if before is None or not fresh:
             rooms_of_what = criteria.rooms is not None and before is not None and before.baths is not None
-            return onto, criteria.sure and not rooms_of_what
+            return onto, sure and not rooms_of_what
         anew = criteria.onto(None)
         return anew, criteria.sure and anew == onto
 

@@ -74,7 +74,7 @@ _IDLE: Final = re.compile(
     r"thing|time)|\bany_|"
     r"\bhave any\b|\bthere any\b|\bsee any\b|\bdo you\b|\blooking to\b|\bon second thought\b|\bno good\b|"
     r"\bone of\b|\bmore about\b|\bsome\b|\b(?:thanks|thank you) a lot\b|\ba lot\b|\bor something(?: like that)?\b|"
-    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b"
+    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b|\bsharp\b|\bon the dot\b|\bsame but\b"
 )
 _WORD: Final = re.compile(r"[a-z0-9$][a-z0-9$%.:/'-]*|[^\W_a-z0-9]+")
 _NEIGHBOURS: Final = 3  # plain words between two that were not understood that are shown with them
