@@ -21,10 +21,16 @@ OBJECT: Final = "Tieline-Object"
 VERSION: Final = "Tieline-Version"
 REDRIVEN: Final = "Tieline-Redriven"
 TRIED: Final = "Tieline-Tried"
+PARK: Final = "Tieline-Park"
+WOKEN: Final = "Tieline-Woken"
+EDITED: Final = "Tieline-Edited"
+AWAKE: Final = "Tieline-Awake"
 GUEST: Final = "Tieline-Guest"
 SIGNATURE: Final = "Tieline-Signature"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+
+_OF_ONE_COPY = frozenset({PARK, WOKEN})
 
 
 def about_origin(origin: str) -> dict[str, str]:
@@ -36,9 +42,10 @@ def carried(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that stay with a message when it is published again.
 
     Everything of the server's own (``Nats-*``) is dropped: an id would be swallowed as a duplicate, a TTL would expire
-    the dead letter, an expectation would refuse it, and a rollup would empty the stream.
+    the dead letter, an expectation would refuse it, and a rollup would empty the stream. So is what says why this copy
+    was brought back.
     """
-    return {name: value for name, value in headers.items() if not name.lower().startswith("nats-")}
+    return {n: value for n, value in headers.items() if not n.lower().startswith("nats-") and n not in _OF_ONE_COPY}
 
 
 def count_in(headers: Mapping[str, str], name: str) -> int:

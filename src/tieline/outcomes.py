@@ -4,7 +4,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Cause", "Changed", "Done", "HandBack", "Outcome", "Park", "Parking", "Refuse", "Retry", "Wait"]
+__all__ = ["Cause", "CauseKind", "Changed", "Done", "HandBack", "Outcome", "Park", "Parking", "Refuse", "Retry", "Superseded", "Wait"]
 
 type CauseKind = Literal[
     "raised",
@@ -88,6 +88,17 @@ class HandBack:
     after: float
 
 
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """This delivery decides nothing about the message, because another run does. No attempt is counted.
+
+    ``ack``: it is one copy of several, which nobody needs any more; else the message belongs to another process now.
+    """
+
+    reason: str
+    ack: bool = True
+
+
 class Parking(BaseException):
     """Unwinds a handler that has to wait for long; becomes `Park`. Not an `Exception`: handlers must not catch it."""
 
@@ -96,4 +107,4 @@ class Changed(Parking):
     """Unwinds a handler whose code asks for something else than another version recorded; becomes a dead letter."""
 
 
-type Outcome = Done | Retry | Refuse | Park | HandBack
+type Outcome = Done | Retry | Refuse | Park | HandBack | Superseded

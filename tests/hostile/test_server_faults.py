@@ -8,7 +8,7 @@ from support.messages import Book, Booked
 from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
 
 from tieline import Conversation, Host, Limits, Pod, Unreachable, connect
-from tieline.runtime.history import History
+from tieline.runtime.history import Copy, History
 from tieline.testing import Proxy, Server, eventually
 from tieline.wire import topology
 from tieline.wire.consumer import PullConsumer
@@ -183,8 +183,8 @@ async def test_a_suspect_that_runs_alone_may_call_a_tool_of_the_same_process(nat
         await taken.nak()
         await somebody.close()
         [message] = await stored(bus, "call.intent.book")
-        history = History(bus.journal, "somebody:1", "booking", "c1", message.origin, "")
-        await history.begin(await history.past(), 2)
+        history = History(bus.journal, "somebody:1", ("booking", "c1", message.origin, ""), Copy(message.seq))
+        assert await history.begin(await history.past(), 2, alone=False)
     async with at_work(pod, nats_server.url):
         await eventually(lambda: got, what="the tool's result")
     assert got == ["C1"]

@@ -40,10 +40,10 @@ def test_attempts_are_counted_and_vanishings_only_alone(
     assert len(past.tries) == following - 1
 
 
-def test_under_suspicion_after_two_vanishings() -> None:
-    assert not NO_PAST.alone
-    assert not Past(0, 1, 2, ()).alone
-    assert Past(0, 2, 3, ()).alone
+def test_under_suspicion_after_two_vanishings_and_alone_after_a_few_more() -> None:
+    assert [Past(0, vanished, vanished + 1, ()).beside(50) for vanished in range(8)] == [0, 0, 25, 12, 6, 3, 1, 1]
+    assert [Past(0, vanished, vanished + 1, ()).beside(1) for vanished in range(4)] == [0, 0, 1, 1]
+    assert NO_PAST.beside(8) == 0
 
 
 def test_the_tries_tell_how_each_ended() -> None:

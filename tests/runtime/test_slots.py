@@ -2,6 +2,9 @@
 
 import asyncio
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tieline.runtime.slots import Gate, Slots
 from tieline.testing import eventually
 
@@ -41,6 +44,10 @@ class Room:
 
     async def visit_alone(self, name: str) -> None:
         async with self.gate.alone():
+            await self.stay(name)
+
+    async def visit_among(self, limit: int, name: str) -> None:
+        async with self.gate.among(limit):
             await self.stay(name)
 
     async def stay(self, name: str) -> None:
@@ -122,3 +129,69 @@ async def test_a_run_that_fails_alone_leaves_the_gate_open() -> None:
     results = await asyncio.gather(fails(), fails(), return_exceptions=True)
     assert [type(result) for result in results] == [ValueError, ValueError]
     assert not gate.shut
+
+
+async def test_suspects_share_the_gate_with_so_many_and_with_ordinary_runs() -> None:
+    room = Room(Gate())
+    ordinary = [asyncio.create_task(room.visit(f"o{number}")) for number in range(3)]
+    suspects = [asyncio.create_task(room.visit_among(2, f"s{number}")) for number in range(5)]
+    await room.settled()
+    assert sorted(room.inside) == ["o0", "o1", "o2", "s0", "s1"]
+    assert not room.shut()
+    late = asyncio.create_task(room.visit("late"))
+    await room.settled()
+    assert "late" in room.inside
+    room.go.set()
+    await asyncio.gather(*ordinary, *suspects, late)
+    assert max(sum(name[0] == "s" for name in seen) for seen in room.seen) == 2
+
+
+async def test_a_strict_suspect_is_not_overtaken_for_ever() -> None:
+    room = Room(Gate())
+    loose = [asyncio.create_task(room.visit_among(3, f"loose-{number}")) for number in range(3)]
+    await room.settled()
+    strict = asyncio.create_task(room.visit_among(2, "strict"))
+    await room.settled()
+    later = asyncio.create_task(room.visit_among(3, "later"))
+    loose[0].cancel()
+    await room.settled()
+    assert sorted(room.inside) == ["loose-1", "loose-2"]  # the strict one is next, and two are too many for it
+    loose[1].cancel()
+    await room.settled()
+    assert sorted(room.inside) == ["loose-2", "strict"]
+    room.go.set()
+    await asyncio.gather(*loose, strict, later, return_exceptions=True)
+    assert max(len(seen) for seen in room.seen if "strict" in seen) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.booleans()), max_size=40))
+def test_nobody_is_beside_more_suspects_than_it_allows(visits: list[tuple[int, int, bool]]) -> None:
+    """Each visit: the suspects it allows (0: it is none; 1: it is alone), how long it stays, and whether it is cut."""
+    inside: list[int] = []
+
+    async def visit(gate: Gate, limit: int, turns: int) -> None:
+        async with gate.among(limit) if limit else gate.beside():
+            inside.append(limit)
+            try:
+                for _ in range(turns):
+                    suspects = [one for one in inside if one]
+                    assert not suspects or len(suspects) <= min(suspects)
+                    assert 1 not in suspects or len(inside) == 1
+                    await asyncio.sleep(0)
+            finally:
+                inside.remove(limit)
+
+    async def scenario() -> None:
+        gate = Gate()
+        tasks = []
+        for limit, turns, cut in visits:
+            tasks.append(asyncio.create_task(visit(gate, limit, turns)))
+            await asyncio.sleep(0)
+            if cut:
+                tasks[len(tasks) // 2].cancel()
+        async with asyncio.timeout(5.0):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [one for one in results if isinstance(one, Exception)] == []
+        assert not gate.shut
+
+    asyncio.run(scenario())

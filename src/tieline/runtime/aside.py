@@ -30,6 +30,7 @@ class Parked:
 
     agent: str
     key: str  # of the message, as the journal calls it
+    number: int  # of the attempt that put it aside
     conversation: str  # its token
     answers: tuple[str, ...]
     over: str
@@ -83,4 +84,5 @@ class Aside:
             answered = [woken_why(answer) for answer in parked.answers if answer in found]
             cancelled = [cancelled_why(parked.agent, parked.key)] if is_cancelled(parked.conversation) else []
             for why in answered + cancelled:
-                await parked.back(why)
+                # Under an id of its own: what came for the same reason while the message still ran was superseded.
+                await parked.back(f"{why} {parked.number}")

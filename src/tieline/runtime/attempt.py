@@ -1,5 +1,7 @@
 """`Attempt`: one run of a duty for one delivery, from opening to settlement."""
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -9,11 +11,14 @@ from tieline import headers as names
 from tieline.context import Conversation
 from tieline.runtime.bus import LONGEST_NAME, Bus
 from tieline.runtime.duty import Duty, Incoming
-from tieline.runtime.history import NO_PAST, History, Past
+from tieline.runtime.history import NO_PAST, Copy, History, Past
 from tieline.runtime.steps import Steps
 from tieline.wire.delivery import Delivery
 
-__all__ = ["Attempt", "conversation_of"]
+__all__ = ["Attempt", "conversation_of", "now"]
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,11 @@ class _Whole:
 class Attempt:
     """Everything that running and settling needs to know. One task's own.
 
-    ``past`` is what earlier attempts came to; nothing is read for it on a first delivery.
+    ``past`` is what earlier attempts came to; nothing is read for it on a first delivery. ``begun``: it has a number, so
+    that its end is recorded. ``leased``: until when the server surely keeps the delivery from others, by `now`.
     """
 
-    __slots__ = ("_bus", "call", "delivery", "duty", "past", "steps")
+    __slots__ = ("_bus", "begun", "call", "delivery", "duty", "leased", "past", "steps")
 
     def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
         """Cheap, and never fails: what is wrong with a payload is found by running."""
@@ -44,6 +50,8 @@ class Attempt:
         self.duty = duty
         self.delivery = delivery
         self.past = NO_PAST
+        self.begun = delivery.fresh
+        self.leased = math.inf
         self.steps = Steps(bus, duty.name, conversation, delivery)
         self.call = Conversation(conversation, duty.name, delivery.origin, delivery.stored, self.steps)
         self.call.guest = delivery.headers.get(names.GUEST)
@@ -66,16 +74,32 @@ class Attempt:
 
     def history(self) -> History:
         """The journal of the attempts at this message."""
-        run = self.delivery.headers.get(names.RUN, "")
-        call = self.call
-        history = History(self._bus.journal, self._bus.replica, self.duty.name, call.id, call.origin, run)
-        history.before = names.count_in(self.delivery.headers, names.TRIED)
+        told, call = self.delivery.headers, self.call
+        about = (self.duty.name, call.id, call.origin, told.get(names.RUN, ""))
+        copy = Copy(
+            self.delivery.seq,
+            names.count_in(told, names.PARK) or None,
+            told.get(names.WOKEN),
+            names.count_in(told, names.EDITED),
+        )
+        history = History(self._bus.journal, self._bus.replica, about, copy)
+        history.before = names.count_in(told, names.TRIED)
         return history
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another process may have got this delivery meanwhile: the lease was not renewed in time."""
+        return now() >= self.leased
 
     def comes_after(self, past: Past) -> None:
         """Earlier attempts came to ``past``; this one has the number after them."""
         self.past = past
         self.call.attempt = self.steps.attempt = past.next
+
+
+def now() -> float:
+    """Seconds on a clock that also counts while this process, or the whole machine, is frozen."""
+    return time.clock_gettime(_CLOCK)
 
 
 def conversation_of(headers: Mapping[str, str], payload: bytes) -> str | None:

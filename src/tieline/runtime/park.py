@@ -25,39 +25,42 @@ __all__ = ["LONGEST_NAK", "WakerDuty", "bring_back", "park", "sleep_aside"]
 LONGEST_NAK = 60.0  # seconds that a delivery may be handed back for; longer waits leave it
 
 
-async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> None:
-    """Put the message aside until what it waits for is there.
+async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> bool:
+    """Put the message aside until what it waits for is there. False where it belongs to another process by now.
 
     Everything that brings it back is on record before the acknowledgement: a crash between the two repeats the run.
     """
     steps, number = attempt.steps, attempt.past.next
-    await attempt.history().end(attempt.past, "parked", None)
-    if steps.sent:
-        await bus.journal.write(steps.sent_subject(number), {"ids": steps.sent})
-    aside = put_aside(attempt, bus)
     answers = [wait.step for wait in waits if wait.step is not None]
+    history = attempt.history()
+    if await history.end(attempt.past, "parked", waits=answers) is None:
+        return False
+    attempt.begun = False  # its end is on record
+    aside = put_aside(attempt, bus)
     for step in answers:
         await bus.journal.write(subjects.step_sibling(step, "park"), aside, names.about_origin(attempt.call.origin))
+    # An older park may have left these records, so a copy that was asked for now says so itself.
+    mine = {**aside, "headers": aside["headers"] | {names.PARK: str(number)}}
+    back = partial(bring_back, bus, mine)
     # In this order: an answer that came before its park record was written found nothing to bring back.
-    for step in await bus.journal.read(answers) if answers else ():
-        await bring_back(bus, aside, woken_why(step))
+    for step in await bus.journal.glance(answers) if answers else ():
+        await back(f"{woken_why(step)} {number}")
     for until in {wait.until for wait in waits if wait.until is not None}:
-        await bring_back(bus, aside, f"wake {attempt.call.origin} {steps.run} {number} {until}", at=until)
+        await back(f"wake {attempt.call.origin} {steps.run} {number} {until}", until)
     if answers:
-        key, over = digest(attempt.call.origin, steps.run), attempt.history().over_subject
-        back = partial(bring_back, bus, aside)
-        bus.aside.put(Parked(attempt.duty.name, key, subjects.token(attempt.call.id), tuple(answers), over, back))
+        key, token = digest(attempt.call.origin, steps.run), subjects.token(attempt.call.id)
+        bus.aside.put(Parked(attempt.duty.name, key, number, token, tuple(answers), history.over_subject, back))
+    return True
 
 
-async def sleep_aside(attempt: Attempt, wait: float, bus: Bus) -> None:
-    """Put a failed message aside until its next attempt, ``wait`` seconds from now."""
+async def sleep_aside(attempt: Attempt, due: float, bus: Bus) -> None:
+    """Put a failed message aside until its next attempt, at ``due`` (seconds since 1970)."""
     steps, number = attempt.steps, attempt.past.next
-    if steps.sent:
-        await bus.journal.write(steps.sent_subject(number), {"ids": steps.sent})
-    why, at, aside = f"retry {attempt.call.origin} {steps.run} {number}", time.time() + wait, put_aside(attempt, bus)
+    aside = put_aside(attempt, bus)
+    aside["headers"][names.PARK] = str(number)
     if attempt.delivery.expires is not None:  # what is left of its time then
-        aside["headers"]["Nats-Schedule-TTL"] = whole_seconds(attempt.delivery.expires - at)
-    await bring_back(bus, aside, why, at)
+        aside["headers"]["Nats-Schedule-TTL"] = whole_seconds(attempt.delivery.expires - due)
+    await bring_back(bus, aside, f"retry {attempt.call.origin} {steps.run} {number}", due)
 
 
 def put_aside(attempt: Attempt, bus: Bus) -> dict[str, Any]:
@@ -102,9 +105,12 @@ class WakerDuty:
             raise BadPayload(f"{incoming.subject} is no step")
 
         async def wake(_: Conversation) -> None:
+            if names.AWAKE in incoming.headers:
+                return
             at = subjects.step_sibling(incoming.subject, "park")
             aside: Mapping[str, Record] = await self._bus.journal.read([at])
             if at in aside:
-                await bring_back(self._bus, aside[at], woken_why(incoming.subject))
+                woken = {**aside[at]["headers"], names.WOKEN: incoming.subject}
+                await bring_back(self._bus, {**aside[at], "headers": woken}, woken_why(incoming.subject))
 
         return wake

@@ -21,10 +21,13 @@ from tieline.runtime.bus import Bus, Outgoing, deadline_in
 from tieline.runtime.versions import Recording
 from tieline.wire.delivery import Delivery
 from tieline.wire.journal import Record
+from tieline.wire.publisher import PubAck
 
 __all__ = ["Recorder"]
 
 log = logging.getLogger("tieline.steps")
+
+_MAX_LISTS = 100  # attempts of older versions whose lists of published ids are read
 
 
 class Recorder:
@@ -41,7 +44,6 @@ class Recorder:
         "delivery",
         "ended",
         "recording",
-        "sent",
         "stopped",
         "task",
     )
@@ -57,9 +59,8 @@ class Recorder:
         self.task: asyncio.Task[Any] | None = None  # the one that runs the handler, while it does
         self.stopped = False  # the conversation was cancelled while it ran
         self.recording: Recording | None = None  # of another version; set before the run
-        self.sent: list[str] = []  # ids this run published
         self._branches: Branches | None = None  # made by the first use: most messages have none
-        self._sent_before: frozenset[str] | None = None  # ids that runs before a park published; read when needed
+        self._sent_before: frozenset[str] | None = None  # ids in the lists of older versions; read when needed
 
     async def recorded(
         self, kind: str, name: str, asked: object, produce: Callable[[str], Awaitable[Record]]
@@ -91,9 +92,11 @@ class Recorder:
         """The record at ``subject``, if there is one."""
         return (await self.bus.journal.read([subject])).get(subject)
 
-    async def write(self, subject: str, record: Mapping[str, Any]) -> Record:
+    async def write(
+        self, subject: str, record: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Record:
         """Write ``record``, or read the one that another run wrote first. `BadPayload` where it is too large."""
-        if await self.bus.journal.write(subject, record, self.bus.about(self.conversation)):
+        if await self.bus.journal.write(subject, record, {**(headers or {}), **self.bus.about(self.conversation)}):
             return record
         first = await self.read(subject)
         if first is None:
@@ -101,28 +104,39 @@ class Recorder:
         return first
 
     async def send_once(self, outgoing: Outgoing, msg_id: str) -> bool:
-        """Publish, unless a run before a park did: NATS remembers ids for ten minutes, a park may last for days.
+        """Publish, unless an earlier run did: the server forgets ids after minutes, and a run may come days later.
 
-        False where the server knew the id: another run was here.
+        False where an earlier run was here. In this order: the message, then its record. A crash in between repeats the
+        publish, and the server drops the repeat if that happens within the stream's duplicate window.
         """
-        new = True
         with self.branches.at_work():
-            if self._sent_before is None:
-                self._sent_before = await self._sent_by_parked_runs() if self.delivery.redriven else frozenset()
-            if msg_id not in self._sent_before:
-                new = not (await self.bus.store(outgoing, msg_id, self.cause, self.agent)).duplicate
-        self.sent.append(msg_id)
-        return new
+            if not self.delivery.fresh and await self.was_sent(msg_id):
+                return False
+            ack = await self.bus.store(outgoing, msg_id, self.cause, self.agent)
+            await self.remember(msg_id, ack)
+            return not ack.duplicate
 
-    def sent_subject(self, attempt: int) -> str:
-        """Where the ids that an attempt published before it parked are recorded."""
-        key = f"{digest(self.delivery.origin, self.run)}-{attempt}"
-        return subjects.step(self.agent, self.conversation, "sent", key)
+    async def was_sent(self, msg_id: str) -> bool:
+        """Whether an earlier run of this message published under that id, however long ago."""
+        wanted = [self._sent_subject(msg_id)]
+        if self._sent_before is None:  # what versions before 0.2 wrote: a list for each attempt that did not come to Done
+            key = digest(self.delivery.origin, self.run)
+            numbers = range(max(1, self.attempt - _MAX_LISTS), self.attempt)
+            wanted += [subjects.step(self.agent, self.conversation, "sent", f"{key}-{number}") for number in numbers]
+        records = await self.bus.journal.glance(wanted)
+        found = records.pop(wanted[0], None)
+        if self._sent_before is None:
+            lists = [record.get("ids") for record in records.values()]
+            self._sent_before = frozenset(str(one) for ids in lists if isinstance(ids, list) for one in ids)
+        return found is not None or msg_id in self._sent_before
 
-    async def _sent_by_parked_runs(self) -> frozenset[str]:
-        earlier = [self.sent_subject(attempt) for attempt in range(1, self.attempt)]
-        records = await self.bus.journal.read(earlier)
-        return frozenset(one for record in records.values() for one in record.get("ids", ()))
+    async def remember(self, msg_id: str, ack: PubAck) -> None:
+        """Record that this message published under that id, and where it is stored, for all later runs."""
+        sent = {"stream": ack.stream, "seq": ack.seq, "at": round(time.time(), 3), "by": self.bus.replica}
+        await self.bus.journal.write(self._sent_subject(msg_id), sent, self.bus.about(self.conversation))
+
+    def _sent_subject(self, msg_id: str) -> str:
+        return subjects.step(self.agent, self.conversation, "publish", msg_id)
 
     def stamp(self) -> dict[str, Any]:
         """Who writes a record, and when."""

@@ -11,7 +11,7 @@ from tieline import subjects
 from tieline.codec import digest
 from tieline.errors import NotAccepted, TielineError, Unsettled
 from tieline.facts import Ending
-from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry
+from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry, Superseded
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
 from tieline.runtime.history import Past
@@ -33,6 +33,11 @@ class Settlement:
     ack: bool = True
 
 
+_TAKEN_OVER = Settlement(
+    "superseded", "this process lost its lease, and the message was delivered to another one", ack=False
+)
+
+
 async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
     """Publish what became of the message; how it ended and why. The acknowledgement comes later, by `release`.
 
@@ -48,11 +53,15 @@ async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
             case Refuse(reason, cause):
                 return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, bus)
             case Park(waits):
-                await park(attempt, waits, bus)
+                if not await park(attempt, waits, bus):
+                    return _TAKEN_OVER
                 return Settlement("parked", f"waits for {len(waits)} answers or times")
             case HandBack(reason, after):
-                await attempt.delivery.nak(after)
+                if not attempt.doubtful:
+                    await attempt.delivery.nak(after)
                 return Settlement("interrupted", reason, ack=False)
+            case Superseded(reason, ack):
+                return Settlement("superseded", reason, ack)
             case _:
                 assert_never(outcome)
     except NotAccepted as error:
@@ -62,8 +71,12 @@ async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
 async def release(attempt: Attempt, bus: Bus) -> None:
     """Acknowledge a delivery whose fact is stored. A kill before the server reads it means another delivery.
 
-    Objects of an ended conversation go after the acknowledgement: a run that comes again would miss them.
+    A process that may have lost its lease acknowledges nothing: another one may run what that would end. The next
+    delivery finds the records. Objects of an ended conversation go after the acknowledgement: a run that comes again
+    would miss them.
     """
+    if attempt.doubtful:
+        return
     await attempt.delivery.ack()
     if attempt.steps.ended:
         try:
@@ -73,31 +86,44 @@ async def release(attempt: Attempt, bus: Bus) -> None:
 
 
 async def _done(attempt: Attempt) -> Settlement:
-    if (attempt.steps.ended or not attempt.delivery.fresh) and not attempt.past.over:
-        await attempt.history().over()
+    """A first delivery writes nothing, unless somebody else may run the message by now."""
+    history, again = attempt.history(), attempt.doubtful or not attempt.delivery.fresh
+    if again and attempt.begun and await history.end(attempt.past, "done") is None:
+        return _TAKEN_OVER
+    if again or attempt.steps.ended:
+        await history.over()
     return Settlement("done")
 
 
 async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) -> Settlement:
-    past = await attempt.history().end(attempt.past, "raised", cause)
-    if past.counted >= attempt.duty.limits.attempts:
+    limits, delivery = attempt.duty.limits, attempt.delivery
+    wait = back_off(limits, attempt.past.counted + 1) if after is None else after
+    due = time.time() + wait
+    past = await attempt.history().end(attempt.past, "raised", cause, due=due)
+    if past is None:
+        return _TAKEN_OVER
+    attempt.begun = False  # its end is on record
+    if past.counted >= limits.attempts:
         return await _dead_letter(attempt, cause, past, bus)
-    wait = back_off(attempt.duty.limits, past.counted) if after is None else after
-    ends = [end for end in (attempt.delivery.expires, attempt.call.due) if end is not None]
-    if ends and time.time() + wait >= min(ends):
+    ends = [end for end in (delivery.expires, attempt.call.due) if end is not None]
+    if ends and due >= min(ends):
         late = Cause("expired", f"its time ends before the next attempt; the last one: {cause.reason}", cause.error)
         return await _dead_letter(attempt, late, past, bus)
     if wait <= LONGEST_NAK:
-        await attempt.delivery.nak(wait)
+        await delivery.nak(wait)
         return Settlement("retry", cause.reason, ack=False)
-    await sleep_aside(attempt, wait, bus)  # put aside, so that long sleepers do not use up max_ack_pending
+    await sleep_aside(attempt, due, bus)  # put aside, so that long sleepers do not use up max_ack_pending
     return Settlement("parked", f"tried again in {wait:.0f} s: {cause.reason}")
 
 
 async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> Settlement:
+    """In this order: that the attempt ends with it, so that nobody else can begin the next one; then the letter."""
     delivery, call = attempt.delivery, attempt.call
-    if attempt.steps.sent:  # a redrive comes when the server has forgotten the ids
-        await bus.journal.write(attempt.steps.sent_subject(call.attempt), {"ids": attempt.steps.sent})
+    if attempt.begun:
+        ended = await attempt.history().end(past, "dead", cause)
+        if ended is None:
+            return _TAKEN_OVER
+        past, attempt.begun = ended, False
     payload, headers = _letter(attempt, cause, past, bus)
     subject = subjects.dead_letter(attempt.duty.name, cause.kind, delivery.subject)
     await bus.publisher.publish(subject, payload, headers)
@@ -130,10 +156,6 @@ def _letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[bytes
 def _told(attempt: Attempt, cause: Cause, past: Past, replica: str) -> dict[str, Any]:
     """What a dead letter says of its message's death and of every attempt. Times are in seconds since 1970."""
     delivery, now = attempt.delivery, round(time.time(), 3)
-    tries = list(past.tries)
-    if past.next == attempt.call.attempt and past.counted < attempt.duty.limits.attempts:  # nobody recorded its end
-        words = {"cause": cause.kind, "reason": cause.reason, "error": cause.error}
-        tries.append({"n": past.next, "at": now, "by": replica, "end": "dead", **words})
     return {
         "cause": cause.kind,
         "reason": cause.reason,
@@ -148,8 +170,8 @@ def _told(attempt: Attempt, cause: Cause, past: Past, replica: str) -> dict[str,
         "ttl": delivery.headers.get(names.TTL, ""),
         "at": now,
         "by": replica,
-        "attempt": tries[-1].get("n") if tries else attempt.call.attempt,
-        "attempts": tries,
+        "attempt": past.tries[-1].get("n") if past.tries else attempt.call.attempt,
+        "attempts": list(past.tries),
     }
 
 

@@ -1,4 +1,4 @@
-"""`Slots`: how many deliveries a worker may hold, and who is running alone."""
+"""`Slots`: how many deliveries a worker may hold. `Gate`: which of them may run beside which."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,27 +33,47 @@ class Slots:
 
 
 class Gate:
-    """Lets a message that may kill its process run while nothing else does. One for each process.
+    """Keeps messages that may kill their process apart. One for each process.
 
-    Ordinary runs enter together. A run that enters alone waits until all have left, and all others wait until it has.
+    Ordinary runs enter together. A run under suspicion enters with the number of suspects that may be inside with it;
+    one that enters alone waits until everybody has left, and all others wait until it has. Suspects enter in the order
+    in which they come, so that none waits for ever.
     """
 
     def __init__(self) -> None:
         self._inside = 0
-        self._alone = asyncio.Lock()
+        self._suspects: list[int] = []  # the limits of those inside
+        self._turn = asyncio.Lock()  # held by the suspect that waits to enter, and by the one that is alone
         self._changed = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
 
     @asynccontextmanager
+    async def among(self, limit: int) -> AsyncIterator[None]:
+        """Beside ordinary runs and at most ``limit`` suspects, this one included; alone where that is 1."""
+        if limit <= 1:
+            async with self.alone():
+                yield
+            return
+        async with self._turn:  # so nobody is alone inside
+            while len(self._suspects) >= min([limit, *self._suspects]):
+                await self._change()
+            self.enter()
+            self._suspects.append(limit)
+        try:
+            yield
+        finally:
+            self._suspects.remove(limit)
+            self.leave()
+
+    @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Nothing else runs inside."""
-        async with self._alone:
+        async with self._turn:
             self._open.clear()
             try:
                 while self._inside:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._change()
                 yield
             finally:
                 self._open.set()
@@ -86,3 +106,7 @@ class Gate:
         """This run is over."""
         self._inside -= 1
         self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

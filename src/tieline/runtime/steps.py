@@ -17,6 +17,7 @@ from tieline.runtime.recorder import Recorder
 from tieline.runtime.versions import UNVERSIONED
 from tieline.tool import Tool
 from tieline.wire.journal import Record
+from tieline.wire.publisher import PubAck
 
 __all__ = ["Steps"]
 
@@ -148,11 +149,25 @@ class Steps(Recorder):
             agent.check_uses(use)
 
     async def _called(self, tool: Tool[..., Any], arguments: dict[str, Any], subject: str) -> Record:
-        journal = self.bus.journal
-        answer = journal.expect(self.agent, subject)
+        """The result at ``subject``, which the tool is asked to write. A call that takes long parks, like `ask`."""
+        answer = self.bus.journal.expect(self.agent, subject)
+        msg_id = digest("tool", subject)
+        ack: PubAck | None = None
+        try:
+            if self.delivery.fresh or not await self.was_sent(msg_id):
+                ack = await self._call(tool, arguments, subject, msg_id)
+            if ack is None or ack.duplicate:  # asked by an earlier run: it may have been answered before we listened
+                record = await self.read(subject)
+                if record is not None:
+                    return record
+            return await waits.tool_result(self, subject, answer, msg_id, ack)
+        finally:
+            self.bus.journal.forget(subject, answer)
+
+    async def _call(self, tool: Tool[..., Any], arguments: dict[str, Any], subject: str, msg_id: str) -> PubAck:
         shown = {"callId": self.conversation, "tool": tool.name}
         headers = self.bus.about(self.conversation) | {
-            names.MSG_ID: digest("tool", subject),
+            names.MSG_ID: msg_id,
             names.CAUSE: self.cause,
             names.STEP: subject,
         }
@@ -160,18 +175,8 @@ class Steps(Recorder):
             headers[names.DEADLINE] = due
         if self.bus.pod.version != UNVERSIONED:
             headers[names.VERSION] = self.bus.pod.version
-        try:
-            payload, claim = await self.bus.objects.lighten(
-                self.conversation, to_json({**shown, "args": arguments}), shown
-            )
-            headers |= claim
-            if self.bus.trust is not None:
-                await self.bus.trust.sign(subjects.tool_call(tool.name), payload, headers)
-            ack = await self.bus.publisher.publish(subjects.tool_call(tool.name), payload, headers)
-            if ack.duplicate:  # an earlier run asked already, and may have been answered before we listened
-                record = await self.read(subject)
-                if record is not None:
-                    return record
-            return await answer
-        finally:
-            journal.forget(subject, answer)
+        payload, claim = await self.bus.objects.lighten(self.conversation, to_json({**shown, "args": arguments}), shown)
+        headers |= claim
+        if self.bus.trust is not None:
+            await self.bus.trust.sign(subjects.tool_call(tool.name), payload, headers)
+        return await self.bus.publisher.publish(subjects.tool_call(tool.name), payload, headers)

@@ -1,4 +1,4 @@
-"""Waiting for others: an agent's reply, a person's answer, a time. Short waits wait; long ones park.
+"""Waiting for others: a tool's result, an agent's reply, a person's answer, a time. Short waits wait; long ones park.
 
 To park is to put the message aside: what it waits for is on record, the delivery is acknowledged, and the answer or a
 schedule brings the message back with its origin, so that it finds its steps.
@@ -17,11 +17,13 @@ from tieline.outcomes import Wait
 from tieline.runtime.recorder import Recorder
 from tieline.runtime.versions import UNVERSIONED
 from tieline.wire.journal import Record
+from tieline.wire.publisher import PubAck
 
-__all__ = ["ask", "ask_human", "sleep"]
+__all__ = ["ask", "ask_human", "sleep", "tool_result"]
 
 _FOR_AGENTS = 1.0  # seconds that a reply is awaited before the message parks: agents mostly answer at once
 _FOR_PEOPLE = 0.05  # people do not
+_FOR_TOOLS = 2.0  # longer than most tools take, and than the first retry of one that failed once
 _SHORT = 5.0  # seconds of sleep that are slept; longer ones park
 
 
@@ -64,6 +66,18 @@ async def ask_human(steps: Recorder, question: str, schema: dict[str, Any], with
     return _value(await steps.recorded("human", "question", question, produce), "the question")
 
 
+async def tool_result(
+    steps: Recorder, subject: str, answer: asyncio.Future[Record], msg_id: str, ack: PubAck | None
+) -> Record:
+    """The result of a tool call that was published under ``msg_id``; ``ack`` is None where an earlier run did that."""
+    await asyncio.wait([answer], timeout=_FOR_TOOLS)
+    if not answer.done():
+        if ack is not None:
+            await steps.remember(msg_id, ack)  # it may take longer than the server remembers the id
+        await _put_off(steps, subject, Wait(subject, None), answer)
+    return answer.result()
+
+
 async def sleep(steps: Recorder, seconds: float) -> None:
     """Return ``seconds`` after the first run got here."""
 
@@ -95,8 +109,9 @@ async def _answer(
         await _put_off(steps, subject, Wait(subject, until), answer)
     if answer.done():
         return answer.result()
+    # Unless the answer was there first: then it counts. This run goes on with what is recorded; nobody is to be woken.
     late = {"ok": False, "cause": "timeout", "reason": "nobody answered in time"}
-    return await steps.write(subject, late)  # unless the answer was there first: then it counts
+    return await steps.write(subject, late, {names.AWAKE: "1"})
 
 
 def _is_over(until: float | None) -> bool:

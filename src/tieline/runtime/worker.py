@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from tieline.runtime.bus import Bus
 from tieline.runtime.cancelled import Cancelled
 from tieline.runtime.duty import Duty, Guard
 from tieline.runtime.execute import execute
-from tieline.runtime.history import Past
+from tieline.runtime.history import History, Past, cause_in
 from tieline.runtime.intake import Intake
 from tieline.runtime.lease import Lease
 from tieline.runtime.settle import Settlement, release, settle
@@ -30,6 +31,7 @@ log = logging.getLogger("tieline.worker")
 
 _UNSETTLED_WAIT = 15.0  # seconds until a message whose outcome could not be recorded comes again
 _DEAF = 15.0  # seconds without a heartbeat on a pull, after which something is wrong
+_EARLY = 0.05  # seconds that a retry may begin before it is due
 _HAND_BACK = 3.0  # seconds that recording an interruption may take before the message is handed back anyway
 
 
@@ -46,7 +48,7 @@ class Worker:
         self._cancelled = cancelled
         self._slots = Slots(duty.limits.concurrency)
         self.intake = Intake(bus.connection, *consumers, self._slots)
-        self._lease = Lease(duty.limits.ack_wait)
+        self._lease = Lease(bus.connection, duty.limits.ack_wait)
         self._running: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[Any] | None = None
         self._hurry = False
@@ -188,22 +190,26 @@ class Worker:
         In this order: the gate, then the record. One that only waits to run alone has not begun, and must not be
         counted when the one that is alone inside ends the process.
         """
-        history = attempt.history()
-        past = await history.past()
-        attempt.comes_after(past)
-        if past.over:
-            return Done()  # a timer of a wait that ended long ago, or a delivery whose acknowledgement was lost
-        if past.counted >= self._duty.limits.attempts:
-            return _worn_out(past)
-        if self._bus.pod.version != UNVERSIONED and (handed := await self._other_version(attempt)) is not None:
-            return handed
-        async with self._gate.alone() if past.alone else self._gate.beside():
-            try:
-                attempt.comes_after(await history.begin(past, attempt.delivery.count))
-            except NotAccepted as error:
-                raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
-            self._bus.observe(lambda: Started(**self._named(attempt)))
-            return await self._run(attempt)
+        history, slots = attempt.history(), self._duty.limits.concurrency
+        while True:
+            past = await history.past()
+            attempt.comes_after(past)
+            if (verdict := _known(history, past)) is not None:
+                return verdict
+            refused = past.ended == "dead" and past.next - 1 > history.before
+            if refused or past.counted >= self._duty.limits.attempts:
+                if await _recorded(history.close(past), attempt):
+                    return _worn_out(past)
+                continue
+            if self._bus.pod.version != UNVERSIONED and (handed := await self._other_version(attempt)) is not None:
+                return handed
+            limit = past.beside(slots)
+            async with self._gate.among(limit) if limit else self._gate.beside():
+                start = history.begin(past, attempt.delivery.count, alone=limit == 1)
+                attempt.begun = await _recorded(start, attempt)
+                if attempt.begun:
+                    self._bus.observe(lambda: Started(**self._named(attempt)))
+                    return await self._run(attempt)
 
     async def _other_version(self, attempt: Attempt) -> HandBack | None:
         """Where another version runs that recorded steps, it goes on; else this run is held against them."""
@@ -243,10 +249,12 @@ class Worker:
             if self._bus.connection.lost.done():
                 return  # nobody is there to be told; the ack wait hands it back
             async with asyncio.timeout(_HAND_BACK):
-                await attempt.history().end(attempt.past, "interrupted", None)
+                if attempt.begun and await attempt.history().end(attempt.past, "interrupted") is None:
+                    return  # it belongs to another process now
         except (TimeoutError, TielineError) as error:
             log.warning("%s [%s] interrupted, not recorded: %s", self._duty.name, attempt.call.id, error)
-        await attempt.delivery.nak(wait)
+        if attempt.begun or not attempt.doubtful:
+            await attempt.delivery.nak(wait)
         self._conclude(attempt, Settlement("interrupted", why, ack=False), began)
 
     def _conclude(self, attempt: Attempt, settlement: Settlement, began: float) -> None:
@@ -280,11 +288,29 @@ class Worker:
         }
 
 
+async def _recorded(writing: Coroutine[Any, Any, bool], attempt: Attempt) -> bool:
+    try:
+        return await writing
+    except NotAccepted as error:
+        raise Unsettled(f"the history of {attempt.call.origin} cannot be written: {error}") from error
+
+
+def _known(history: History, past: Past) -> Outcome | None:
+    """What is known of a redelivery without another attempt: it comes too late, or too early."""
+    if (superseded := history.superseded(past)) is not None:
+        return superseded
+    if past.over:
+        return Done()  # its acknowledgement was lost
+    if past.due is not None and (wait := past.due - time.time()) > _EARLY:
+        return HandBack(f"attempt {past.next} is due in {wait:.1f} s", wait)
+    return None
+
+
 def _worn_out(past: Past) -> Refuse:
-    """All attempts are used up, and the process that saw the last of them end did not live to say so."""
+    """All attempts are used up, or the last was refused, and the process that saw it end did not live to say so."""
     last = past.tries[-1] if past.tries else {}
-    if last.get("end") == "raised":
-        reason = str(last.get("reason", "no reason recorded"))
-        return Refuse(reason, Cause("raised", reason, str(last.get("error", ""))))
+    if last.get("end") in ("raised", "dead"):
+        cause = cause_in(last)
+        return Refuse(cause.reason, cause)
     reason = f"{past.counted} attempts ended without an outcome: it ran alone, and its process died"
     return Refuse(reason, Cause("vanished", reason))
