@@ -4,7 +4,20 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Cause", "CauseKind", "Changed", "Done", "HandBack", "Outcome", "Park", "Parking", "Refuse", "Retry", "Superseded", "Wait"]
+__all__ = [
+    "Cause",
+    "CauseKind",
+    "Changed",
+    "Done",
+    "HandBack",
+    "Outcome",
+    "Park",
+    "Parking",
+    "Refuse",
+    "Retry",
+    "Superseded",
+    "Wait",
+]
 
 type CauseKind = Literal[
     "raised",

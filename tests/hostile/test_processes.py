@@ -90,8 +90,8 @@ async def test_a_message_that_kills_its_process_takes_no_neighbour_along(nats_se
     assert (letter.told["cause"], letter.headers["Tieline-Conversation"]) == ("vanished", "bad")
     told = Counter(lines(notes))
     assert {line.split()[1] for line in told if line.startswith("done")} == innocents
-    # Twice in company, then as often alone as the limit says.
-    assert told["begin bad"] == deaths == 2 + crew.limits.attempts
+    # Twice among all, then beside at most 4 and 2 suspects of 8 slots, then as often alone as the limit says.
+    assert told["begin bad"] == deaths == 4 + crew.limits.attempts
     assert [attempt["end"] for attempt in letter.told["attempts"]] == ["vanished"] * deaths
 
 

@@ -48,13 +48,13 @@ async def test_an_answer_that_a_replica_did_not_have_yet_is_found(
         [[question]] = (await open_questions(office.bus.connection, "c1")).questions.values()
         await questions.answer(office.bus, question, {"ok": True, "value": True})
         await eventually(lambda: heard_by_the_waker(office), what="the waker to find nobody parked")
-        read = Journal.read
+        read = Journal.glance
 
         async def lagging(journal: Journal, wanted: Iterable[str]) -> dict[str, Record]:
             wanted = list(wanted)
             return {} if wanted == [question.step] else await read(journal, wanted)
 
-        monkeypatch.setattr(Journal, "read", lagging)
+        monkeypatch.setattr(Journal, "glance", lagging)
         hold.go.set()
         await eventually(lambda: is_parked(office), what="the message to be parked, its answer unseen")
         monkeypatch.setattr(Journal, "read", read)

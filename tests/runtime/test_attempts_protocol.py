@@ -116,13 +116,13 @@ class Attempts(RuleBasedStateMachine):
                 if await history.begin(past, 2, alone=past.beside(4) == 1):
                     break
         run.in_handler = True
-        while not run.may_end:
+        while not run.may_end:  # noqa: ASYNC110 - driven step by step, by no event loop
             await asyncio.sleep(0)
         run.in_handler = False
         await self.settle(run, history, past, fresh=fresh)
 
     async def settle(self, run: Run, history: History, past: Past, *, fresh: bool) -> None:
-        world, delivery = self.world, run.delivery
+        delivery = run.delivery
         match run.may_end:
             case "done":
                 if run.lost or not fresh:

@@ -4,10 +4,10 @@ import asyncio
 import os
 from pathlib import Path
 
-from tieline import Conversation, Limits, Message, Pod
+from tieline import Conversation, Limits, Message, Pod, Refuse
 from tieline.testing import eventually
 
-__all__ = ["Finished", "Job", "crew"]
+__all__ = ["Finished", "Job", "crew", "note"]
 
 
 class Job(Message, subject="call.intent.job"):
@@ -37,7 +37,7 @@ async def stamp(name: str, notes: str) -> str:
 
 
 @crew.agent
-async def worker(job: Job, call: Conversation) -> None:
+async def worker(job: Job, call: Conversation) -> Refuse | None:
     note(job.notes, f"begin {job.call_id}")
     match job.kind:
         case "poison":
@@ -52,11 +52,20 @@ async def worker(job: Job, call: Conversation) -> None:
             await call.publish(Finished(call_id=job.call_id, notes=job.notes))
             if call.attempt == 1:
                 os._exit(13)
+        case "frozen-raises" | "frozen-refuses" | "frozen-asks" if call.attempt == 1:
+            await eventually(Path(f"{job.notes}.release").exists, what="leave to end", within=60)
+            note(job.notes, f"woke {job.call_id}")
+            if job.kind == "frozen-raises":
+                raise ValueError("long after")
+            if job.kind == "frozen-refuses":
+                return Refuse("long after")
+            await call.ask_human("Long after?")
         case "forever":
             await eventually(Path(f"{job.notes}.release").exists, what="leave to end", within=60)
         case _:
             await asyncio.sleep(0.02)
     note(job.notes, f"done {job.call_id}")
+    return None
 
 
 @crew.agent

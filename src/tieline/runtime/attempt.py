@@ -35,8 +35,8 @@ class _Whole:
 class Attempt:
     """Everything that running and settling needs to know. One task's own.
 
-    ``past`` is what earlier attempts came to; nothing is read for it on a first delivery. ``begun``: it has a number, so
-    that its end is recorded. ``leased``: until when the server surely keeps the delivery from others, by `now`.
+    ``past`` is what earlier attempts came to; nothing is read for it on a first delivery. ``begun``: it has a number,
+    so that its end is recorded. ``leased``: until when the server surely keeps the delivery from others, by `now`.
     """
 
     __slots__ = ("_bus", "begun", "call", "delivery", "duty", "leased", "past", "steps")

@@ -1,4 +1,4 @@
-"""Attempts, not deliveries: what became of each earlier run of a message, as the journal has it, and who may run it next.
+"""Attempts, not deliveries: what became of each earlier run of a message, and who may run it next.
 
 The server counts deliveries, and a neighbor of a message that kills its process is delivered again too. So an attempt
 is recorded before a redelivered message runs, and how it ended after it did. First deliveries that come to `Done` write

@@ -92,9 +92,7 @@ class Recorder:
         """The record at ``subject``, if there is one."""
         return (await self.bus.journal.read([subject])).get(subject)
 
-    async def write(
-        self, subject: str, record: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> Record:
+    async def write(self, subject: str, record: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Record:
         """Write ``record``, or read the one that another run wrote first. `BadPayload` where it is too large."""
         if await self.bus.journal.write(subject, record, {**(headers or {}), **self.bus.about(self.conversation)}):
             return record
@@ -119,7 +117,9 @@ class Recorder:
     async def was_sent(self, msg_id: str) -> bool:
         """Whether an earlier run of this message published under that id, however long ago."""
         wanted = [self._sent_subject(msg_id)]
-        if self._sent_before is None:  # what versions before 0.2 wrote: a list for each attempt that did not come to Done
+        if (
+            self._sent_before is None
+        ):  # what versions before 0.2 wrote: a list for each attempt that did not come to Done
             key = digest(self.delivery.origin, self.run)
             numbers = range(max(1, self.attempt - _MAX_LISTS), self.attempt)
             wanted += [subjects.step(self.agent, self.conversation, "sent", f"{key}-{number}") for number in numbers]

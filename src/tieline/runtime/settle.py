@@ -33,11 +33,6 @@ class Settlement:
     ack: bool = True
 
 
-_TAKEN_OVER = Settlement(
-    "superseded", "this process lost its lease, and the message was delivered to another one", ack=False
-)
-
-
 async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
     """Publish what became of the message; how it ended and why. The acknowledgement comes later, by `release`.
 
@@ -54,7 +49,7 @@ async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
                 return await _dead_letter(attempt, cause or Cause("refused", reason), attempt.past, bus)
             case Park(waits):
                 if not await park(attempt, waits, bus):
-                    return _TAKEN_OVER
+                    return _taken_over(attempt)
                 return Settlement("parked", f"waits for {len(waits)} answers or times")
             case HandBack(reason, after):
                 if not attempt.doubtful:
@@ -89,7 +84,7 @@ async def _done(attempt: Attempt) -> Settlement:
     """A first delivery writes nothing, unless somebody else may run the message by now."""
     history, again = attempt.history(), attempt.doubtful or not attempt.delivery.fresh
     if again and attempt.begun and await history.end(attempt.past, "done") is None:
-        return _TAKEN_OVER
+        return _taken_over(attempt)
     if again or attempt.steps.ended:
         await history.over()
     return Settlement("done")
@@ -101,7 +96,7 @@ async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) 
     due = time.time() + wait
     past = await attempt.history().end(attempt.past, "raised", cause, due=due)
     if past is None:
-        return _TAKEN_OVER
+        return _taken_over(attempt)
     attempt.begun = False  # its end is on record
     if past.counted >= limits.attempts:
         return await _dead_letter(attempt, cause, past, bus)
@@ -122,7 +117,7 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
     if attempt.begun:
         ended = await attempt.history().end(past, "dead", cause)
         if ended is None:
-            return _TAKEN_OVER
+            return _taken_over(attempt)
         past, attempt.begun = ended, False
     payload, headers = _letter(attempt, cause, past, bus)
     subject = subjects.dead_letter(attempt.duty.name, cause.kind, delivery.subject)
@@ -132,6 +127,12 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
         await attempt.duty.give_up(delivery, cause, call.id)
     log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
     return Settlement("dead", f"{cause.kind}: {cause.reason}")
+
+
+def _taken_over(attempt: Attempt) -> Settlement:
+    reason = "this process lost its lease, and the message was delivered to another run"
+    log.warning("%s [%s] attempt %d decides nothing: %s", attempt.duty.name, attempt.call.id, attempt.past.next, reason)
+    return Settlement("superseded", reason, ack=False)
 
 
 def _letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[bytes, dict[str, str]]:
