@@ -30,8 +30,6 @@ SIGNATURE: Final = "Tieline-Signature"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
-_OF_ONE_COPY = frozenset({PARK, WOKEN})
-
 
 def about_origin(origin: str) -> dict[str, str]:
     """What says of a record which message it is about. Other clients do send line breaks in an origin."""
@@ -45,7 +43,7 @@ def carried(headers: Mapping[str, str]) -> dict[str, str]:
     the dead letter, an expectation would refuse it, and a rollup would empty the stream. So is what says why this copy
     was brought back.
     """
-    return {n: value for n, value in headers.items() if not n.lower().startswith("nats-") and n not in _OF_ONE_COPY}
+    return {n: value for n, value in headers.items() if not n.lower().startswith("nats-") and n not in (PARK, WOKEN)}
 
 
 def count_in(headers: Mapping[str, str], name: str) -> int:

@@ -41,7 +41,7 @@ def note(notes: Path, line: str) -> None:
 
 def advice(notes: Path, *, dies: bool = False) -> Pod:
     """The pod: an agent ``advisor``, a tool ``price``, and a model that asks for two prices before it answers."""
-    pod = Pod("advice", limits=Limits(ack_wait=1.0, first_retry=0.05, longest_retry=0.2, drain=1.0))
+    pod = Pod("advice", limits=Limits(ack_wait=4.0, first_retry=0.05, longest_retry=0.2, drain=1.0))
 
     @pod.tool(effect="once")
     async def price(run: ToolRun, home: str) -> int:

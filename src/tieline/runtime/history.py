@@ -128,6 +128,12 @@ class History:
             return None  # a retry that was put aside
         return Superseded(f"attempt {newest} belongs to message {past.owner} of the stream")
 
+    def wait(self, past: Past) -> float:
+        """Seconds until the next attempt is due, for a delivery that comes before its time: its nak was lost."""
+        if past.due is None or past.owner != self._copy.seq:
+            return 0.0
+        return max(0.0, past.due - time.time())
+
     async def close(self, past: Past) -> bool:
         """End the newest attempt if it has no end: its process died, or lost its lease and must not decide any more.
 

@@ -22,7 +22,7 @@ log = logging.getLogger("tieline.versions")
 UNVERSIONED = "0"  # the version of a pod that declares none
 
 # Kinds of records that no handler asks for.
-_BOOKKEEPING = frozenset({"attempt", "sent", "over", "park", "until", "expired"})
+_BOOKKEEPING = frozenset({"attempt", "sent", "over", "park", "publish", "until", "expired"})
 _QUESTION = "question"  # says which version asked, for an answer that a person wrote
 _PATIENCE = 0.5  # seconds for a process to say that it is there; nobody listening is known at once
 _FIRST_WAIT = 0.1  # seconds that a message is handed back for, doubled each time: the other process takes it meanwhile

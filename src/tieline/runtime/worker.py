@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -301,7 +300,7 @@ def _known(history: History, past: Past) -> Outcome | None:
         return superseded
     if past.over:
         return Done()  # its acknowledgement was lost
-    if past.due is not None and (wait := past.due - time.time()) > _EARLY:
+    if (wait := history.wait(past)) > _EARLY:
         return HandBack(f"attempt {past.next} is due in {wait:.1f} s", wait)
     return None
 

@@ -269,6 +269,8 @@ class _Telling:
             yield Entry(at, "started", agent, f"attempt {number}", None, record)
             return
         outcome = _ENDS.get(str(record.get("end")), str(record.get("end")))
+        if outcome == "dead":
+            return  # the dead letter says it
         if outcome == "vanished":
             yield Entry(at, "vanished", agent, f"attempt {number} left no word: its process died", None, record)
             return
