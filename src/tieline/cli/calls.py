@@ -1,4 +1,4 @@
-"""``tieline calls``: conversations as they stand, one as a timeline, answers to their questions, and their end."""
+"""``tieline calls``: lists conversations, shows one as a timeline, answers questions and cancels."""
 
 import asyncio
 import sys
@@ -28,7 +28,9 @@ from tieline.wire.topology import consumers_of
 
 __all__ = ["calls"]
 
-calls = typer.Typer(help="Conversations: what they are at, and what they wait for.", no_args_is_help=True)
+calls = typer.Typer(
+    help="Inspect conversations and what they wait for, answer their questions, cancel them.", no_args_is_help=True
+)
 
 _FAILED = 1
 _SHOWN = 160  # characters of a result or a reason, for people
@@ -53,15 +55,19 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The conversation,
 def ls(
     pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="Only those that this pod takes part in.")] = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="Only those that wait for a person.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest activity first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of conversations, the newest activity first.")] = 50,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="With activity since a time, or so long ago (2h).", show_default="7 days"),
+        typer.Option(
+            metavar="TIME",
+            help="Only those with activity since then: a time, or an age such as 2h.",
+            show_default="7 days",
+        ),
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
-    """List conversations, the newest activity first: what they are at, and what they wait for."""
+    """List conversations and their states, the newest activity first."""
     names = None if pod is None else frozenset(consumer.durable for consumer in consumers_of(load_pod(pod)))
     start = None if since is None else moment("--since", since)
     found = asyncio.run(_ls(server, start, limit, names, waiting))
@@ -112,15 +118,17 @@ def answer(
     value: Annotated[
         str | None, typer.Argument(metavar="VALUE", help="JSON where the question wants that, else text.")
     ] = None,
-    refuse: Annotated[str | None, typer.Option(metavar="REASON", help="Refuse to answer: the agent is told.")] = None,
+    refuse: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Refuse to answer; the handler gets the reason.")
+    ] = None,
     question: Annotated[
         int | None,
-        typer.Option(min=1, help="Which, where several are open: 1 is the oldest.", show_default="the only one"),
+        typer.Option(min=1, help="Which one, if several are open; 1 is the oldest.", show_default="the only one"),
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Answer the question that a conversation waits for. Exit 1 where none is open, or somebody else was first."""
+    """Answer the question that a conversation waits for. Exit 1 if none is open, or somebody else answered first."""
     if (value is None) == (refuse is None):
         raise BadSettings("give either a VALUE or --refuse REASON")
     return asyncio.run(_answer(server, id, value, refuse, question, json))
@@ -129,11 +137,11 @@ def answer(
 @calls.command()
 def cancel(
     id: IdArgument,  # noqa: A002 - the field's word for it
-    reason: Annotated[str, typer.Option(help="Why: for the dead letters and whoever looks.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, stored with the cancellation and its dead letters.")] = "",
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Stop a conversation's work, for good. What runs for it ends; what comes for it becomes a dead letter."""
+    """Cancel a conversation for good. Its running handlers end; its later messages become dead letters."""
     record, woken = asyncio.run(_cancel(server, id, reason))
     if json:
         print_json({"id": id, **record, "broughtBack": woken})

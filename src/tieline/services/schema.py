@@ -1,6 +1,6 @@
-"""Whether a value fits a JSON Schema as pydantic writes them.
+"""Checks whether a value fits a JSON Schema as pydantic writes them.
 
-What is not known here passes: the handler that asked validates the answer by its type all the same.
+Keywords that are not known here are ignored: the handler that asked validates the answer by its type anyway.
 """
 
 import json
@@ -35,7 +35,7 @@ _RULES: tuple[tuple[str, type | tuple[type, ...], Check, str], ...] = (
     ("pattern", str, lambda value, pattern: _matches(pattern, value), "it does not match"),
     ("minItems", list, lambda value, bound: len(value) >= bound, "it has fewer items than"),
     ("maxItems", list, lambda value, bound: len(value) <= bound, "it has more items than"),
-    ("enum", object, lambda value, options: value in options, "it is none of"),
+    ("enum", object, lambda value, options: value in options, "it is not one of"),
     ("const", object, lambda value, only: value == only, "it is not"),
 )
 _FORMATS: Mapping[str, Callable[[str], object]] = {
@@ -54,17 +54,17 @@ def fitting(text: str, schema: Schema) -> Any:
     if misfit(text, schema) is None and (isinstance(value, str) or misfit(value, schema) is not None):
         return text
     if (why := misfit(value, schema)) is not None:
-        raise BadPayload(f"{text!r} is no answer: {why}; wanted is {described(schema)}")
+        raise BadPayload(f"invalid answer {text!r}: {why}, expected {described(schema)}")
     return value
 
 
 def misfit(value: Any, schema: Schema) -> str | None:
-    """What of ``value`` does not fit, first found; None where it fits."""
+    """The first reason why ``value`` does not fit; None if it fits."""
     return next(_misfits(value, schema, schema.get("$defs", {}), "it"), None)
 
 
 def described(schema: Schema) -> str:
-    """What the schema wants, for a person."""
+    """What the schema accepts, in words for a person."""
     return _described(schema, schema.get("$defs", {}))
 
 
@@ -72,12 +72,12 @@ def _misfits(value: Any, schema: Schema, defs: Mapping[str, Schema], where: str)
     schema = _resolved(schema, defs)
     kinds = schema.get("type")
     if isinstance(kinds, str) and not _TYPES.get(kinds, lambda _: True)(value):
-        yield f"{where} is no {kinds}"
+        yield f"{where} is not {'an' if kinds[0] in 'aeio' else 'a'} {kinds}"
         return
     for name in ("anyOf", "oneOf"):
         choices = schema.get(name)
         if choices and all(next(_misfits(value, choice, defs, where), None) for choice in choices):
-            yield f"{where} fits none of {_described(schema, defs)}"
+            yield f"{where} is none of {_described(schema, defs)}"
     for part in schema.get("allOf", ()):
         yield from _misfits(value, part, defs, where)
     for name, kind, holds, words in _RULES:
@@ -100,7 +100,7 @@ def _bad_format(value: Any, schema: Schema, where: str) -> Iterator[str]:
         try:
             parse(value)
         except ValueError:
-            yield f"{where} is no {schema['format']} of ISO 8601"
+            yield f"{where} is not a {schema['format']} in ISO 8601"
 
 
 def _bad_parts(value: Any, schema: Schema, defs: Mapping[str, Schema]) -> Iterator[str]:
