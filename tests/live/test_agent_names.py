@@ -39,7 +39,8 @@ async def published(bus: Bus, *calls: str) -> None:
 async def new_consumer(bus: Bus, pod: Pod) -> Change:
     """What the plan says of the consumer that would be created."""
     changes = await topology.plan(bus.connection, pod)
-    [change] = [one for one in changes if one.name.startswith("CALL_INTENT/") and one.action == "create"]
+    created = [one for one in changes if one.name.startswith("CALL_INTENT/") and one.action == "create"]
+    [change] = [one for one in created if not one.name.endswith("-resume")]
     return change
 
 

@@ -3,21 +3,23 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from tieline.cli.options import JsonOption, PodArgument, ServerOption, connected
+from tieline.cli.applying import apply_pod, begins_of, describe, pod_bus
+from tieline.cli.options import JsonOption, PodArgument, ServerOption
 from tieline.cli.printing import age, line, print_json, print_table, size
 from tieline.cli.prune import Asking, Pruned, prune_asking
 from tieline.errors import BadSettings
+from tieline.operations.recreate import Recreation, plan_recreations
 from tieline.services.reference import load_pod
 from tieline.wire import topology
 from tieline.wire.topology import Change
 
-__all__ = ["apply", "change_rows", "plan", "warn_of_replay"]
+__all__ = ["apply", "change_rows", "plan"]
 
 ForceOption = Annotated[
     bool,
@@ -40,11 +42,15 @@ def plan(pod: PodArgument, force: ForceOption = False, server: ServerOption = No
     """
     declared = load_pod(pod)
 
-    async def look() -> list[Change]:
-        async with connected(server) as connection:
-            return await topology.plan(connection, declared, force=force)
+    async def look() -> tuple[list[Recreation], list[Change]]:
+        async with pod_bus(declared, server) as bus:
+            recreations = await plan_recreations(bus, {})
+            changes = await topology.plan(bus.connection, declared, force=force)
+            return recreations, [_recreated(change, recreations) for change in changes]
 
-    changes = asyncio.run(look())
+    recreations, changes = asyncio.run(look())
+    for recreation in recreations:
+        print(f"warning: {describe(recreation)}", file=sys.stderr)
     _show(f"plan for pod {declared.name} {declared.version}", changes, json)
     return int(any(change.action in _PENDING for change in changes))
 
@@ -56,25 +62,35 @@ def apply(
         bool, typer.Option("--prune", help="Then remove agents and tools that the pod no longer declares; asks first.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --prune: do not ask.")] = False,
+    begin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--begin",
+            metavar="AGENT=WHERE",
+            help="Where a deleted consumer begins if that is not known: stored, new, or a sequence.",
+        ),
+    ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
     """Make streams and consumers as the pod declares. Never deletes or recreates a stream; safe to run twice.
 
     --prune shows what is left of agents that the pod no longer declares (their consumers, journal and wake-ups, with
-    counts), and removes it. Exit 1 when something was refused or kept: only recreating it, or --force, could change it.
+    counts), and removes it. A consumer that was deleted is created again where nothing is repeated. Exit 1 when
+    something was refused or kept: only recreating it, or --force, could change it.
     """
     declared = load_pod(pod)
     if yes and not prune:
         raise BadSettings("--yes is for --prune")
+    begins = begins_of(begin)
     asking = Asking(yes=yes, force=force, as_json=json)
 
     async def make() -> tuple[list[Change], Pruned | None]:
-        async with connected(server) as connection:
-            changes = await topology.apply(connection, declared, force=force, before_replay=warn_of_replay)
+        async with pod_bus(declared, server) as bus:
+            changes = await apply_pod(bus, _warn, force=force, begin=begins)
             if not json:
                 _show(f"applied pod {declared.name} {declared.version}", changes, as_json=False)
-            return changes, await prune_asking(connection, declared, asking) if prune else None
+            return changes, await prune_asking(bus.connection, declared, asking) if prune else None
 
     changes, pruned = asyncio.run(make())
     if json:
@@ -86,9 +102,16 @@ def apply(
     return int(refused or (pruned is not None and pruned.has_kept))
 
 
-def warn_of_replay(change: Change) -> None:
-    """Say on stderr, before a consumer is created, that it will be given stored messages, and how to avoid it."""
-    print(f"warning: {change.kind} {change.name} does not exist yet; {change.why}", file=sys.stderr)
+def _recreated(change: Change, recreations: Sequence[Recreation]) -> Change:
+    """What is said of a consumer that was deleted, in place of how to avoid that it is given what is stored."""
+    for recreation in recreations:
+        if change.name == f"{recreation.consumer.stream}/{recreation.consumer.durable}":
+            return replace(change, why=f"it was deleted; {recreation.why}", stored=0)
+    return change
+
+
+def _warn(what: str) -> None:
+    print(f"warning: {what}", file=sys.stderr)
 
 
 def _show(title: str, changes: Sequence[Change], as_json: bool) -> None:

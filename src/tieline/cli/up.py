@@ -2,28 +2,29 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tieline.cli.options import JsonOption, PodArgument, connected, urls_of
+from tieline.cli.applying import apply_pod, pod_bus
+from tieline.cli.options import JsonOption, PodArgument, urls_of
 from tieline.cli.screen import ForPeople, ForScripts, Running, Screen
 from tieline.cli.tenant import KEYS, KeysOption
-from tieline.cli.topology import warn_of_replay
 from tieline.deploy.keys import Keys
 from tieline.deploy.residence import Residence
-from tieline.errors import BadSettings, first_of
+from tieline.errors import BadSettings, NotApplied, Unreachable, first_of
 from tieline.pod import Pod
 from tieline.server import EmbeddedCluster, EmbeddedServer, ServerConfig, ServerEnded, ServerRestarted, keep_running
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
-from tieline.services.supervisor import Event, Exited, Restarted, Supervisor, processes_of
+from tieline.services.supervisor import Event, Exited, Logged, Restarted, Supervisor, processes_of
 from tieline.settings import Settings
-from tieline.wire import topology
+from tieline.wire.connection import ApiError, NoAnswer
 
 __all__ = ["up"]
 
@@ -98,7 +99,11 @@ async def _up(reference: str, pod: Pod, where: _Where, screen: Screen) -> None:
         supervisor, processes = Supervisor(reference, urls), processes_of(pod, metrics=metered)
         if residence is not None:
             processes = await residence.admitted(processes, urls)
-        await _apply(pod, urls, None if residence is None else residence.operator)
+        operator = None if residence is None else residence.operator
+        await _apply(pod, urls, operator, lambda what: print(f"warning: {what}", file=sys.stderr))
+
+        def say(what: str) -> None:
+            screen.happened(Logged("up", what))
 
         def running() -> Running:
             pids = {process.name: supervisor.pid(process.name) for process in processes}
@@ -112,7 +117,10 @@ async def _up(reference: str, pod: Pod, where: _Where, screen: Screen) -> None:
             await supervisor.start(processes)
             screen.started(running())
             readying = group.create_task(_become_ready(supervisor, screen, running))
+            apply_again = partial(_apply, pod, urls, operator, say)
+            mending = group.create_task(_mend(supervisor.events(), apply_again, say))
             await _end(signals, given_up)
+            mending.cancel()
             readying.cancel()
 
 
@@ -121,12 +129,22 @@ async def _become_ready(supervisor: Supervisor, screen: Screen, running: Callabl
     screen.ready(running())
 
 
-async def _apply(pod: Pod, urls: tuple[str, ...], credentials: Path | None) -> None:
-    async with connected(list(urls), credentials) as connection:
-        for change in await topology.apply(connection, pod, before_replay=warn_of_replay):
+async def _apply(pod: Pod, urls: tuple[str, ...], credentials: Path | None, say: Callable[[str], None]) -> None:
+    async with pod_bus(pod, list(urls), credentials) as bus:
+        for change in await apply_pod(bus, say):
             if change.action in ("refuse", "keep"):
                 what = f"{change.kind} {change.name}: {change.field} stays {change.have!r}"
                 print(f"warning: {what}: {change.why}", file=sys.stderr)
+
+
+async def _mend(events: AsyncIterator[Event], apply: Callable[[], Awaitable[None]], say: Callable[[str], None]) -> None:
+    """Whenever a process ends by itself, create what somebody deleted, so that it finds it when it starts again."""
+    async for event in events:
+        if isinstance(event, Exited) and event.code and event.again_in is not None:
+            try:
+                await apply()
+            except (NotApplied, Unreachable, ApiError, NoAnswer) as error:
+                say(f"the pod cannot be applied again: {error}")
 
 
 @asynccontextmanager

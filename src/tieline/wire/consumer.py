@@ -252,5 +252,5 @@ class PullConsumer:
     def _gone(self) -> ConsumerGone:
         return ConsumerGone(
             f"consumer {self.durable!r} of stream {self.stream!r} does not exist (any more). `tieline plan` shows what "
-            "is missing and `tieline apply` makes it; a new consumer starts with the oldest message still stored"
+            "is missing; `tieline apply` and `tieline up` create it again where nothing that was handled is repeated"
         )

@@ -36,6 +36,7 @@ __all__ = [
     "apply",
     "consumer_infos",
     "consumers_of",
+    "create_consumer",
     "is_resume",
     "is_waker",
     "plan",
@@ -226,6 +227,14 @@ async def _applied(
             await _update(connection, item, have, changes)
         done += changes
     return done
+
+
+async def create_consumer(connection: Connection, pod: Pod, consumer: Consumer, begin: int) -> bool:
+    """Create one of the pod's consumers so that it begins at a sequence. False where somebody else created it first."""
+    name = f"{consumer.stream}/{consumer.durable}"
+    [item] = [one for one in await _items(connection, pod) if one.name == name]
+    start = {"deliver_policy": "by_start_sequence", "opt_start_seq": begin}
+    return await _create(connection, replace(item, wanted=item.wanted | start))
 
 
 async def _config(connection: Connection, item: _Item) -> Config | None:
