@@ -143,6 +143,22 @@ def test_each_violation_is_seen_by_its_invariant(violate: Callable[[Record], Non
     assert VIOLATIONS[violate] in {evidence.partition(":")[0] for evidence in broken(record)}
 
 
+@pytest.mark.parametrize("violate", [lambda _: None, *VIOLATIONS])
+def test_what_is_printed_as_a_sum_is_one(violate: Callable[[Record], None]) -> None:
+    """Also where a fault adds messages of its own, or a message has an effect and a dead letter."""
+    record = good()
+    violate(record)
+    record.effects += [Effect(50 + number, f"other{number}", "other", number) for number in range(3)]
+    letter = record.dead[0] if record.dead else replace(good().dead[0])
+    record.dead += [
+        replace(letter, letter=90 + number, told={**letter.told, "seq": 900 + number}) for number in range(5)
+    ]
+    outcomes = record.outcomes()
+    assert outcomes.acknowledged == len(record.acked) == outcomes.done + outcomes.dead + outcomes.lost
+    assert (outcomes.other_effects >= 3, outcomes.other_dead) == (True, 5)
+    assert f"{outcomes.acknowledged} acknowledged = {outcomes.done} done + {outcomes.dead} dead" in str(outcomes)
+
+
 def test_every_invariant_is_violated_by_something() -> None:
     assert set(VIOLATIONS.values()) == set(INVARIANTS)
 

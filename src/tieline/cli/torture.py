@@ -74,9 +74,8 @@ def _line(verdict: Verdict) -> str:
     colour, word = ("green", "held") if verdict.held else ("red", "BROKEN")
     pause = "-" if record.recovery is None else f"{record.recovery:.1f} s"
     pauses = f"paused {pause} handling, {record.longest_gap:.1f} s publishing"
-    became = f"{len(record.acked)} acknowledged = {len(record.effects)} done + {len(record.dead)} dead"
-    took = f"{record.unacked} not acknowledged, {verdict.took:.0f} s"
-    line = f"{head} [{colour}]{word}[/{colour}]  {pauses}; {became}, {took}"
+    took = f"{record.unacked} publishes not acknowledged; {verdict.took:.0f} s"
+    line = f"{head} [{colour}]{word}[/{colour}]  {pauses}; {record.outcomes()}; {took}"
     return "\n".join([line, *(escape(f"   {one}") for one in (*verdict.evidence[:10], *verdict.testimony))])
 
 
@@ -101,9 +100,9 @@ def _told(verdict: Verdict) -> dict[str, Any]:
         "longestPublishGap": record.longest_gap,
         "acknowledged": len(record.acked),
         "unacknowledged": record.unacked,
+        **{name: count for name, count in asdict(record.outcomes()).items() if name != "acknowledged"},
         "effects": len(record.effects),
         "runs": record.runs,
-        "dead": len(record.dead),
         "sum": [asdict(row) | {"holds": row.holds} for row in record.rows],
         "seconds": round(verdict.took, 1),
     }
