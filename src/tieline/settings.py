@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, time
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tieline.declared.arguments import Seconds, positive, seconds, whole
+from tieline.declared.arguments import Seconds, seconds, whole
 from tieline.errors import BadDeclaration, BadSettings
 
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
@@ -21,6 +21,8 @@ __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishS
 log = logging.getLogger("tieline.settings")
 
 type Signatures = Literal["off", "sign", "require"]
+type LogLevel = Literal["debug", "info", "warning", "error"]
+type LogFormat = Literal["text", "json"]
 
 _SINGLE = (
     "TIELINE_METRICS_PORT",
@@ -30,6 +32,8 @@ _SINGLE = (
     "TIELINE_SIGNERS",
     "TIELINE_MODEL",
     "TIELINE_JOURNAL_KEEP",
+    "TIELINE_LOG",
+    "TIELINE_LOG_FORMAT",
 )
 _GROUPS = ("connection", "publish", "pager")
 # What Kubernetes injects for each Service, and the value of <SERVICE>_PORT.
@@ -242,6 +246,8 @@ class Settings:
     model: str | None = None  # what `call.model` asks where none is named, as pydantic-ai names it: provider:model
 
     journal_keep: float = 86_400.0  # seconds for which the journal of an ended conversation is kept
+    log: LogLevel = "info"  # of Tieline's own loggers; those of other libraries are left alone
+    log_format: LogFormat = "text"  # text: a line for people; json: one object a line
 
     def __post_init__(self) -> None:
         _at_least("large", self.large, 1024)
@@ -287,6 +293,11 @@ class Settings:
             changes["signers"] = tuple(key.strip() for key in given.pop("TIELINE_SIGNERS").split(",") if key.strip())
         if "TIELINE_MODEL" in given:
             changes["model"] = given.pop("TIELINE_MODEL") or None
+        if "TIELINE_LOG" in given:
+            changes["log"] = _one_of("TIELINE_LOG", given.pop("TIELINE_LOG"), get_args(LogLevel.__value__))
+        if "TIELINE_LOG_FORMAT" in given:
+            text = given.pop("TIELINE_LOG_FORMAT")
+            changes["log_format"] = _one_of("TIELINE_LOG_FORMAT", text, get_args(LogFormat.__value__))
         for unknown in sorted(given):
             _warn_unknown(unknown)
         return replace(settings, **changes)
@@ -351,6 +362,12 @@ def _port(variable: str, text: str) -> int | None:
     if not text.isdecimal() or int(text) > 65535:
         raise BadSettings(f"{variable}={text!r} is no port; give a number up to 65535, 0 for a free one, or off")
     return int(text)
+
+
+def _one_of(variable: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text.lower() not in allowed:
+        raise BadSettings(f"{variable}={text!r} is not one of {', '.join(allowed)}")
+    return text.lower()
 
 
 def _signatures(text: str) -> Signatures:

@@ -1,11 +1,11 @@
 """``tieline run``: one or several agents in this process; what a container runs."""
 
-import logging
 from typing import Annotated
 
 import typer
 
 from tieline.cli.options import PodArgument, ServerOption, settings_of
+from tieline.services.logs import configure_logs
 from tieline.services.process import run_process
 from tieline.services.reference import load_pod
 
@@ -22,6 +22,6 @@ def run(
     The first signal stops taking and lets running handlers finish for their drain limit (exit 0); the second hands
     them back at once (exit 1). Exit 1 too when the server stays away or a consumer is missing. Logs go to stderr.
     """
-    who = "+".join(names).replace("%", "%%")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {who} %(message)s")
-    return run_process(load_pod(pod), names, settings_of(server), lambda: None)
+    settings = settings_of(server)
+    configure_logs(settings, "+".join(names))
+    return run_process(load_pod(pod), names, settings, lambda: None)

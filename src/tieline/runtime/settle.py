@@ -14,6 +14,7 @@ from tieline.facts import Ending
 from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry, Superseded
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
+from tieline.runtime.failure_log import log_dead_letter, log_retry
 from tieline.runtime.history import Past
 from tieline.runtime.park import LONGEST_NAK, park, sleep_aside
 from tieline.runtime.retry import back_off
@@ -104,6 +105,7 @@ async def _retry(attempt: Attempt, after: float | None, cause: Cause, bus: Bus) 
     if ends and due >= min(ends):
         late = Cause("expired", f"its time ends before the next attempt; the last one: {cause.reason}", cause.error)
         return await _dead_letter(attempt, late, past, bus)
+    log_retry(attempt, cause, past.counted, wait, bus)
     if wait <= LONGEST_NAK:
         await delivery.nak(wait)
         return Settlement("retry", cause.reason, ack=False)
@@ -125,7 +127,7 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
     # Whose step an untrusted message names, nobody knows: no failure is written there.
     if attempt.duty.give_up is not None and cause.kind != "untrusted":
         await attempt.duty.give_up(delivery, cause, call.id)
-    log.warning("%s [%s] dead letter: %s: %s", attempt.duty.name, call.id, cause.kind, cause.reason)
+    log_dead_letter(attempt, cause, past.counted, bus)
     return Settlement("dead", f"{cause.kind}: {cause.reason}")
 
 

@@ -20,6 +20,7 @@ from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.runtime.host import Host, names_of
 from tieline.services.clocks import disagreement
+from tieline.services.logs import configure_logs
 from tieline.services.reference import load_pod
 from tieline.services.signals import StopSignals
 from tieline.settings import Settings
@@ -195,7 +196,6 @@ def _main() -> int:
     given = parser.parse_args()
     if given.parent is not None:
         _die_with(given.parent)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
     def on_ready() -> None:
         if given.ready_fd is not None:
@@ -204,6 +204,8 @@ def _main() -> int:
 
     try:
         settings = Settings.from_environment()
+        # `tieline up` puts the name before each line of text.
+        configure_logs(settings, "+".join(given.names) if settings.log_format == "json" else "")
         if given.server:
             settings = replace(settings, connection=replace(settings.connection, servers=tuple(given.server)))
         if given.credentials is not None:
