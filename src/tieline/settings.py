@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tieline.declared.arguments import Seconds, seconds, whole
+from tieline.declared.arguments import Seconds, positive, seconds, whole
 from tieline.errors import BadDeclaration, BadSettings
 
 __all__ = ["Breaker", "ConnectionSettings", "Limits", "PagerSettings", "PublishSettings", "Quiet", "Rate", "Settings"]
