@@ -52,7 +52,7 @@ def test_every_environment_variable_with_its_default() -> None:
     pager = [getattr(settings.pager, field.name) for field in fields(settings.pager)]
     defaults = [*connection, *publish, *pager, settings.audit, settings.large, settings.metrics_port]
     defaults += [settings.metrics_host, settings.health_port, settings.signatures, settings.signers, settings.model]
-    defaults += [settings.journal_keep]
+    defaults += [settings.journal_keep, settings.log, settings.log_format]
     expected = {name: shown(default) for name, default in zip(variables(), defaults, strict=True)}
     assert rows("settings.md", "Environment") == expected
 
