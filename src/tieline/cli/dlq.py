@@ -1,6 +1,7 @@
 """``tieline dlq``: dead letters listed, shown, edited, sent again and dropped."""
 
 import asyncio
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -28,7 +29,7 @@ from tieline.cli.letter_choice import (
 from tieline.cli.letters import as_json, details, following, listing, parsed, summary, tally_json
 from tieline.cli.options import JsonOption, ServerOption, connected
 from tieline.cli.printing import console, print_json
-from tieline.errors import BadSettings
+from tieline.errors import BadSettings, ObjectGone
 from tieline.services.letters import editing, redriving
 from tieline.services.letters.reading import Letter, Listing, Selection, listed, numbered
 from tieline.services.letters.redriving import Order, Tally
@@ -173,7 +174,13 @@ async def _ls(server: list[str] | None, selection: Selection, limit: int) -> Lis
 async def _show(server: list[str] | None, seq: int) -> tuple[Letter, bytes | None] | None:
     async with commanding_bus(server) as bus:
         found = await numbered(bus.connection, [seq])
-        return (found[0], await editing.content_of(bus, found[0])) if found else None
+        if not found:
+            return None
+        try:
+            return found[0], await editing.content_of(bus, found[0])
+        except ObjectGone as gone:
+            print(f"its payload cannot be read: {gone}", file=sys.stderr)
+            return found[0], found[0].payload  # the reference
 
 
 async def _work(server: list[str] | None, chosen: Chosen, order: Order, verb: str, as_json: bool) -> int:
