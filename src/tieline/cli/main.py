@@ -1,5 +1,6 @@
 """``tieline``: finds the command, and turns errors into one line and an exit code."""
 
+import io
 import sys
 from importlib import import_module
 
@@ -42,6 +43,9 @@ _WRONG_USAGE = 2
 def main() -> int:
     """Run the command of ``sys.argv``; the exit code: 0 done, 1 failed or not so, 2 wrong usage."""
     arguments = sys.argv[1:] or ["--help"]
+    for stream in (sys.stdout, sys.stderr):  # others' records hold what no encoding can write
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return int(_app(arguments[0])(arguments, standalone_mode=False, prog_name="tieline") or 0)
     except typer.TyperException as error:

@@ -29,6 +29,7 @@ __all__ = [
     "read_number",
     "read_object",
     "read_origin",
+    "read_short",
     "read_text",
     "read_time",
     "read_timestamp",
@@ -112,6 +113,14 @@ def read_text(value: object, most: int = 4_096) -> str:
     if not isinstance(value, str):
         return ""
     return value[:most].encode("utf-8", "replace").decode()
+
+
+def read_short(value: object, most: int = 3_900) -> str | None:
+    """``value`` if it is a text of at most ``most`` characters, and not empty. Nothing is cut: it identifies something.
+
+    By default as long as a subject may be that is published to, which every origin is far below.
+    """
+    return read_text(value) if isinstance(value, str) and 0 < len(value) <= most else None
 
 
 def read_name(value: object) -> str | None:

@@ -13,6 +13,7 @@ from tieline.codec import digest
 from tieline.context import Conversation
 from tieline.errors import BadPayload
 from tieline.outcomes import Wait
+from tieline.records.parks import read_aside
 from tieline.runtime.aside import Parked, woken_why
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus, whole_seconds
@@ -78,15 +79,17 @@ def put_aside(attempt: Attempt, bus: Bus) -> dict[str, Any]:
 async def bring_back(bus: Bus, aside: Record, why: str, at: float | None = None) -> None:
     """Publish the message again, to its consumer alone; ``at`` a time (seconds since 1970), else now.
 
-    ``why`` names this return: asked for twice, it happens once. Raises like `Publisher.publish`.
+    ``why`` names this return: asked for twice, it happens once. Raises like `Publisher.publish`, and `BadPayload` where
+    ``aside`` is not such a record.
     """
-    headers: dict[str, str] = {**aside["headers"], names.MSG_ID: digest("back", str(aside["agent"]), why)}
-    subject = subjects.redrive(aside["stream"], aside["agent"])
+    message = read_aside(aside)
+    headers: dict[str, str] = {**message.headers, names.MSG_ID: digest("back", message.agent, why)}
+    subject = subjects.redrive(message.stream, message.agent)
     if at is not None and at > time.time():
         due = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         headers |= {"Nats-Schedule": f"@at {due}", "Nats-Schedule-Target": subjects.due(subject)}
         subject = subjects.schedule(headers[names.MSG_ID])
-    await bus.publisher.publish(subject, base64.b64decode(aside["payload"]), headers)
+    await bus.publisher.publish(subject, message.payload, headers)
 
 
 class WakerDuty:

@@ -12,6 +12,7 @@ from tieline.codec import digest
 from tieline.errors import NotAccepted, TielineError, Unsettled
 from tieline.facts import Ending
 from tieline.outcomes import Cause, Done, HandBack, Outcome, Park, Refuse, Retry, Superseded
+from tieline.records.reading import read_short
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
 from tieline.runtime.failure_log import log_dead_letter, log_retry
@@ -32,6 +33,10 @@ class Settlement:
     ending: Ending
     reason: str = ""
     ack: bool = True
+
+
+_LAST = 5  # attempts that a letter tells of, where it has no room for all
+_SHORT = 2_000  # characters of a text in such a letter
 
 
 async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
@@ -153,6 +158,10 @@ def _letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> tuple[bytes
     if bus.publisher.fits(delivery.payload, others | own):
         return delivery.payload, others | own
     told["payload"] = f"not carried, too large beside its cause: message {delivery.seq} of {delivery.stream}"
+    if not bus.publisher.fits(b"", own | {names.DEAD: json.dumps(told)}):
+        told |= {"attempts": told["attempts"][-_LAST:], "traceback": told["traceback"][-_SHORT:]}
+    if not bus.publisher.fits(b"", own | {names.DEAD: json.dumps(told)}):
+        told |= {"attempts": [], "traceback": "", "error": told["error"][:_SHORT], "reason": told["reason"][:_SHORT]}
     return b"", own | {names.DEAD: json.dumps(told)}
 
 
@@ -170,7 +179,7 @@ def _told(attempt: Attempt, cause: Cause, past: Past, replica: str) -> dict[str,
         "stream": delivery.stream,
         "seq": delivery.seq,
         "origin": attempt.call.origin,
-        "ttl": delivery.headers.get(names.TTL, ""),
+        "ttl": read_short(delivery.headers.get(names.TTL), 64) or "",
         "at": now,
         "by": replica,
         "attempt": past.tries[-1].get("n") if past.tries else attempt.call.attempt,

@@ -11,9 +11,10 @@ from typing import Any
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest, fingerprint
-from tieline.errors import NoReply
+from tieline.errors import BadPayload, NoReply
 from tieline.messages import Message
 from tieline.outcomes import Wait
+from tieline.records.reading import read_time
 from tieline.runtime.recorder import Recorder
 from tieline.runtime.versions import UNVERSIONED
 from tieline.wire.journal import Record
@@ -86,7 +87,9 @@ async def sleep(steps: Recorder, seconds: float) -> None:
         return await steps.write(subject, ends | steps.stamp())
 
     record = await steps.recorded("sleep", "sleep", seconds, produce)
-    until = float(record.get("value", 0.0))
+    until = read_time(record.get("value"))
+    if until is None:
+        raise BadPayload("the record of this sleep cannot be read: it holds no time")
     if until - time.time() > _SHORT:
         await _put_off(steps, f"sleep until {until}", Wait(None, until), None)
     await asyncio.sleep(max(0.0, until - time.time()))
@@ -97,7 +100,8 @@ async def _until(steps: Recorder, subject: str, within: float | None) -> float |
     if within is None:
         return None
     mine = {"until": round(time.time() + within, 3)}
-    return float((await steps.write(subjects.step_sibling(subject, "until"), mine))["until"])
+    record = await steps.write(subjects.step_sibling(subject, "until"), mine)
+    return read_time(record.get("until")) or mine["until"]
 
 
 async def _answer(

@@ -6,7 +6,7 @@ import time
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
-from tieline.errors import NotAccepted, ObjectGone, Unconfirmed
+from tieline.errors import BadPayload, NotAccepted, ObjectGone, Unconfirmed
 from tieline.records.dead_letters import read_dead_letter
 from tieline.runtime.aside import cancelled_why
 from tieline.runtime.bus import Bus
@@ -59,7 +59,7 @@ async def _wake(bus: Bus, conversation: str) -> int:
             woken += 1
         except Unconfirmed:
             raise
-        except (ObjectGone, NotAccepted, LookupError, TypeError, ValueError) as gone:  # not a park record of ours
+        except (ObjectGone, NotAccepted, BadPayload, KeyError) as gone:
             log.warning("%s cannot be brought back: %s", subject, gone)
     return woken
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from tieline import headers as names
-from tieline.records.reading import read_ttl
+from tieline.records.reading import read_short, read_ttl
 from tieline.wire.connection import Connection, NoAnswer, Received, headers_of
 
 __all__ = ["Delivery"]
@@ -46,7 +46,7 @@ class Delivery:
         self.headers: Mapping[str, str] = headers_of(received)
         self.stored_as = received.subject
         self.redriven = received.subject.startswith("redrive.")
-        self.subject = self.headers.get(names.SUBJECT, received.subject) if self.redriven else received.subject
+        self.subject = (self.redriven and read_short(self.headers.get(names.SUBJECT))) or received.subject
         self._connection = connection
         self._reply = received.reply or ""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<consumer seq>.<timestamp>.<pending>; the second form of
@@ -59,7 +59,9 @@ class Delivery:
         self.count, self.seq, self.nth, self._stored_ns, self.left = map(_number, parts[at + 2 : at + 7])
         # Who this message is across redelivery and redrive: its header, else where and when it was first stored.
         # The time is part of it, so that a stream made anew does not find the journal of its predecessor.
-        self.origin = self.headers.get(names.ORIGIN) or f"{self.stream}-{self.seq}-{self._stored_ns // 1_000_000:x}"
+        self.origin = (
+            read_short(self.headers.get(names.ORIGIN)) or f"{self.stream}-{self.seq}-{self._stored_ns // 1_000_000:x}"
+        )
 
     @property
     def fresh(self) -> bool:
