@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import natsio
 import pytest
@@ -228,3 +229,26 @@ async def test_a_subject_that_the_client_library_cannot_read_harms_nobody(
         assert [letter.told["cause"] for letter in letters] == (["invalid"] if payload == b"bad" else [])
         feed = office.bus.feed("talk.turn.*", start=1, to_end=True)
         assert len([delivery async for delivery in feed]) == 2
+
+
+@pytest.mark.parametrize("tried", ["999999", "999999999", "9" * 5_000, "²", "-1"])
+async def test_the_attempts_of_a_message_that_says_it_was_tried_often_are_counted(
+    nats_server: Server, tried: str
+) -> None:
+    pod = Pod("office", limits=replace(QUICK, attempts=3))
+    runs: list[int] = []
+
+    @pod.agent
+    async def booking(_: Book, call: Conversation) -> None:
+        runs.append(call.attempt)
+        raise RuntimeError("every time")
+
+    async with at_work(pod, nats_server.url) as office:
+        headers = {"Tieline-Origin": "CALL_INTENT-7-1a2b3c4d", "Tieline-Subject": "call.intent.book"}
+        headers |= {"Tieline-Tried": tried, "Tieline-Conversation": "c"}
+        await garbage(nats_server).send([("redrive.call_intent.booking", headers, b'{"callId":"c"}')])
+        [letter] = await eventually(lambda: dead_letters(office.bus), what="the dead letter", within=10)
+        assert letter.told["cause"] == "raised"
+    first = int(tried) if tried == "999999" else 0
+    first = max(first, 1)  # it was delivered before
+    assert runs == [first + 1, first + 2, first + 3]

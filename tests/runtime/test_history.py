@@ -73,3 +73,11 @@ def test_attempts_before_a_redrive_are_told_of_and_not_counted(
 @pytest.mark.parametrize("junk", [{"end": 7}, {}, {"ok": False, "cause": "invalid"}])
 def test_records_that_somebody_else_wrote_do_no_harm(junk: dict[str, Any]) -> None:
     assert _judged({2: junk}, {1: junk}).next == 3
+
+
+def test_a_number_that_only_the_header_gives_costs_nothing_and_suspects_nobody() -> None:
+    """Anybody who may send a message again can write any number of tries into its header."""
+    past = _judged({}, {}, before=999_999, oldest=999_988)
+    assert (past.counted, past.vanished, past.next, len(past.tries)) == (0, 0, 1_000_000, 1)
+    past = _judged({1_000_000: ALONE}, {1_000_000: RAISED}, before=999_999, oldest=999_988)
+    assert (past.counted, past.next) == (1, 1_000_001)

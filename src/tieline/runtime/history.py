@@ -90,10 +90,14 @@ class History:
         self.before = 0  # attempts before the message was redriven: told of, and not counted any more
 
     async def past(self) -> Past:
-        """What the journal has of earlier attempts, for a message that was delivered before."""
+        """What the journal has of earlier attempts, for a message that was delivered before.
+
+        Of one that was redriven, from shortly before the redrive on. So an attempt is found whatever number its header
+        gave the last one before.
+        """
         starts: dict[int, Record] = {}
         ends: dict[int, Record] = {}
-        first = 1
+        first = oldest = max(1, self.before - _PAGE + 1)
         while True:
             numbers = range(first, first + _PAGE)
             found = await self._journal.read(
@@ -101,8 +105,8 @@ class History:
             )
             starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
             ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
-            if numbers[-1] not in starts and numbers[-1] not in ends:
-                past = _judged(starts, ends, before=self.before)
+            if numbers[-1] > self.before and numbers[-1] not in starts and numbers[-1] not in ends:
+                past = _judged(starts, ends, before=self.before, oldest=oldest)
                 over = found.get(self.over_subject)
                 return past if over is None else replace(past, over=True, owner=_seq(over))
             first += _PAGE
@@ -196,12 +200,14 @@ class History:
         return {"at": round(time.time(), 3), "by": self._replica, "seq": self._copy.seq}
 
 
-def _judged(starts: dict[int, Record], ends: dict[int, Record], before: int = 0) -> Past:
+def _judged(starts: dict[int, Record], ends: dict[int, Record], before: int = 0, oldest: int = 1) -> Past:
     counted = vanished = 0
     tries: list[Record] = []
     newest = max([1, before, *starts, *ends])
-    for number in range(max(1, newest - _MAX_TRIES + 1), newest + 1):
+    for number in range(max(oldest, newest - _MAX_TRIES + 1), newest + 1):
         start, end = starts.get(number), ends.get(number)
+        if start is None and end is None and 1 < number < before:
+            continue  # of a run with another journal, or of none: only the header says that there was one
         if end is not None and end.get("end") != "vanished":
             counted += number > before and end.get("end") == "raised"
             tries.append(end)
