@@ -30,6 +30,7 @@ from tieline.wire.feed import Feed
 from tieline.wire.journal import Journal
 from tieline.wire.objects import Objects
 from tieline.wire.publisher import PubAck, Publisher
+from tieline.wire.standstill import Standstill
 from tieline.wire.topology import Change
 
 __all__ = ["LONGEST_NAME", "Bus", "Outgoing", "connect", "deadline_in", "timing", "whole_seconds"]
@@ -62,7 +63,8 @@ class Bus:
         self.replica = f"{socket.gethostname()}:{os.getpid()}"
         self.publisher = Publisher(connection, settings.publish)
         self.objects = Objects(connection, self.publisher, settings.large)
-        self.journal = Journal(connection, self.publisher, self.objects)
+        self.standstill = Standstill(self.publisher)
+        self.journal = Journal(connection, self.standstill, self.objects)
         self.aside = Aside(self.journal)
         self.trust = None if settings.signatures == "off" else Trust(pod, settings, connection, self.publisher)
         self.observers: list[Observer] = []
@@ -226,8 +228,16 @@ class Bus:
                 observer(settled)
         self.audit.conclude(settled, release)
 
+    @property
+    def stands_still(self) -> str:
+        """Why this process takes no work now; empty where it does."""
+        behind = "CALL_AUDIT does not store facts (tieline report shows whether it is full)" if self.audit.full else ""
+        return self.standstill.reason or behind
+
     async def room(self) -> None:
-        """Wait while the audit is so far behind that no more work should be taken."""
+        """Wait while a stream is full, or the audit so far behind, that no more work should be taken."""
+        if self.standstill.reason:
+            await self.standstill.over()
         if self.audit.full:
             await self.audit.room()
 

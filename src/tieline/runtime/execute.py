@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from tieline.context import Conversation
@@ -22,11 +23,21 @@ from tieline.runtime.duty import Duty, Incoming
 
 __all__ = ["execute"]
 
+_LOOK_AGAIN = 0.1  # seconds
 _LONGEST_REASON = 2_000  # characters: a reason travels in records, headers and facts, and errors may quote anything
 
 
-async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome:
-    """Run the duty once. Every exception becomes an outcome, except cancellation and a bus out of reach."""
+def _none() -> float:
+    return 0.0
+
+
+async def execute(
+    duty: Duty, incoming: Incoming, call: Conversation, stood_still: Callable[[], float] = _none
+) -> Outcome:
+    """Run the duty once. Every exception becomes an outcome, except cancellation and a bus out of reach.
+
+    ``stood_still`` says for how many seconds, ever, the process was made to wait: they do not count for the timeout.
+    """
     try:
         work = duty.open(incoming)
     except BadPayload as error:
@@ -36,7 +47,7 @@ async def execute(duty: Duty, incoming: Incoming, call: Conversation) -> Outcome
     left = duty.limits.timeout if due is None else due - time.time()
     if left <= 0:
         return _too_late("its deadline had passed before it ran")
-    limit = _Limit(min(left, duty.limits.timeout))
+    limit = _Limit(min(left, duty.limits.timeout), stood_still)
     try:
         answer = await work(call)
     except Parking:
@@ -122,19 +133,25 @@ class _Limit:
     The timer is made at the event loop's next turn: a handler that never waits needs none, and could not be stopped.
     """
 
-    __slots__ = ("_before", "_seconds", "_task", "_timer", "reached")
+    __slots__ = ("_allowed_for", "_before", "_seconds", "_stood_still", "_task", "_timer", "reached")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, stood_still: Callable[[], float]) -> None:
         self._task = asyncio.current_task()
         self._before = self._task.cancelling() if self._task is not None else 0
         self.reached = False
         self._seconds = seconds
+        self._stood_still = stood_still  # seconds in which the process was made to wait: they are not the handler's
+        self._allowed_for = stood_still()
         self._timer = asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._reach)
 
     def _reach(self) -> None:
+        if (waited := self._stood_still() - self._allowed_for) > 0:
+            self._allowed_for += waited
+            self._timer = asyncio.get_running_loop().call_later(max(waited, _LOOK_AGAIN), self._reach)
+            return
         self.reached = True
         if self._task is not None:
             self._task.cancel()

@@ -128,7 +128,7 @@ async def _dead_letter(attempt: Attempt, cause: Cause, past: Past, bus: Bus) -> 
         past, attempt.begun = ended, False
     payload, headers = _letter(attempt, cause, past, bus)
     subject = subjects.dead_letter(attempt.duty.name, cause.kind, delivery.subject)
-    await bus.publisher.publish(subject, payload, headers)
+    await bus.standstill.store("DLQ", subject, payload, headers)
     # Whose step an untrusted message names, nobody knows: no failure is written there.
     if attempt.duty.give_up is not None and cause.kind != "untrusted":
         await attempt.duty.give_up(delivery, cause, call.id)

@@ -229,7 +229,7 @@ class Worker:
         steps.task = asyncio.current_task()
         try:
             incoming = await attempt.whole() if attempt.refers else attempt.delivery
-            outcome = await execute(self._duty, incoming, attempt.call)
+            outcome = await execute(self._duty, incoming, attempt.call, self._bus.standstill.seconds)
         except ObjectGone as gone:
             outcome = Refuse(str(gone), Cause.of(gone, "invalid"))
         except BaseException:

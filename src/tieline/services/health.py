@@ -25,10 +25,11 @@ _PATIENCE = 5.0  # seconds for a request to come
 
 
 def told(bus: Bus, host: Host | None) -> dict[str, Any]:
-    """Whether it is connected, and which consumers it pulls from; ``ready`` where all is well."""
+    """Whether it is connected, which consumers it pulls from, and why it takes no work; ``ready`` where all is well."""
     consumers = {} if host is None else host.pulling
-    connected = bus.connection.connected
-    return {"ready": connected and all(consumers.values()), "connected": connected, "consumers": consumers}
+    connected, waits = bus.connection.connected, bus.stands_still
+    ready = connected and all(consumers.values()) and not waits
+    return {"ready": ready, "connected": connected, "consumers": consumers, "waits": waits}
 
 
 async def serve(bus: Bus, host: Host | None, port: int, stop: asyncio.Event) -> None:

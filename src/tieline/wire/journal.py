@@ -18,7 +18,7 @@ from tieline.records.journal import UNREADABLE, read_record
 from tieline.records.reading import read_digits, read_integer
 from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
 from tieline.wire.objects import Objects
-from tieline.wire.publisher import Publisher
+from tieline.wire.standstill import Standstill
 
 __all__ = ["Journal", "Record", "record_in"]
 
@@ -37,9 +37,9 @@ _PATIENCE = 30.0  # seconds without a leader before a read gives up
 class Journal:
     """Reads, writes and awaits records. One for each process; any number of tasks may use it."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, objects: Objects) -> None:
+    def __init__(self, connection: Connection, standstill: Standstill, objects: Objects) -> None:
         self._connection = connection
-        self._publisher = publisher
+        self._standstill = standstill
         self._objects = objects
         self._fetching: set[asyncio.Task[None]] = set()
         self._awaited: dict[str, list[asyncio.Future[Record]]] = {}
@@ -50,7 +50,8 @@ class Journal:
     async def write(self, subject: str, record: Record, headers: Mapping[str, str] | None = None) -> bool:
         """Write a record once. False where another writer was first: read theirs.
 
-        A large one goes to the object store. Raises like `Publisher.publish`, and `BadPayload` for the largest.
+        A large one goes to the object store. Waits while the journal is full. Else raises like `Publisher.publish`, and
+        `BadPayload` for the largest.
         """
         payload = codec.to_json(record)
         # The id is of the content: a retry of this write is the same write, another result is another writer.
@@ -60,11 +61,16 @@ class Journal:
             token = subject.split(".")[2]  # of step.<agent>.<conversation>.… and tool.result.<conversation>
             shown = {"callId": subjects.named_by(token), **{k: record[k] for k in _SHOWN if k in record}}
             payload, claim = await self._objects.lighten(shown["callId"] or token, payload, shown)
+
+        async def is_taken() -> bool:
+            return subject in await self._stored([subject])
+
         try:
-            await self._publisher.publish(subject, payload, {**(headers or {}), **claim, names.MSG_ID: unique})
+            told = {**(headers or {}), **claim, names.MSG_ID: unique}
+            await self._standstill.store(_STREAM, subject, payload, told, is_taken)
         except NotAccepted as error:
             # The server says 10077 also when the whole stream is full: only a record that is there is another writer's.
-            if error.err_code == _TAKEN and ("per subject" in str(error) or subject in await self.read([subject])):
+            if error.err_code == _TAKEN and ("per subject" in str(error) or await is_taken()):
                 return False
             raise
         return True

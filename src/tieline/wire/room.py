@@ -65,6 +65,7 @@ async def fitted(connection: Connection, pod: Pod, smaller: float = 1.0) -> dict
         left = storage * SHARE / copies - sum(size for name, size in bounded.items() if name not in chosen)
         part = min(1.0, max(0.0, left) / max(1.0, sum(chosen.values())))
         chosen = {name: size * part for name, size in chosen.items()}
+    chosen = {name: max(size, min(_LEAST, bounded[name])) for name, size in chosen.items()}
     return {
         name: stream if name not in chosen else replace(stream, max_bytes=_grown(chosen[name], infos.get(name)))
         for name, stream in pod.streams.items()
@@ -73,11 +74,10 @@ async def fitted(connection: Connection, pod: Pod, smaller: float = 1.0) -> dict
 
 def _grown(size: float, info: Mapping[str, Any] | None) -> int | None:
     """At least what the stream may hold today."""
-    wanted = max(_LEAST, int(size))
     if info is None:
-        return wanted
+        return int(size)
     today = int(info["config"].get("max_bytes", -1))
-    return None if today <= 0 else max(wanted, today)
+    return None if today <= 0 else max(int(size), today)
 
 
 def account_storage(told: Mapping[str, Any]) -> int | None:
