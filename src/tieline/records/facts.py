@@ -5,7 +5,7 @@ from typing import Any
 
 from tieline.records.reading import LARGEST_INTEGER, MOST_ATTEMPTS, read_integer, read_number, read_object, read_time
 
-__all__ = ["read_fact"]
+__all__ = ["is_fact", "read_fact"]
 
 _LONGEST_NAME = 64 * 1024  # characters of a text that is not shown to people
 
@@ -44,9 +44,13 @@ def read_fact(payload: bytes) -> dict[str, Any] | None:
     A fact is read as a whole or not at all: half of one would be counted as something that did not happen.
     """
     fact = read_object(payload)
-    if fact is None or "fact" not in fact:
-        return None
-    for name, read in _READERS.items():
-        if (value := fact.get(name)) is not None and read(value) is None:
-            return None
-    return fact
+    return fact if fact is not None and is_fact(fact) else None
+
+
+def is_fact(value: dict[str, Any]) -> bool:
+    """Whether each known field of ``value`` is of its type and within bounds, and it says which fact it is."""
+    for name, inner in value.items():
+        read = _READERS.get(name)
+        if read is not None and inner is not None and read(inner) is None:
+            return False
+    return value.get("fact") is not None

@@ -4,13 +4,13 @@ No payload is logged. The values of fields that a message class declares in ``re
 says, since an error may quote anything.
 """
 
-import json
 import logging
 from typing import Any
 
 from tieline import subjects
 from tieline.messages import binding_of
 from tieline.outcomes import Cause
+from tieline.records.reading import read_object
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus
 
@@ -70,11 +70,8 @@ def _redacted_values(attempt: Attempt, bus: Bus) -> list[str]:
                 names |= {name, *(one for one in (declared.alias, declared.serialization_alias) if one)}
     if not names:
         return []
-    try:
-        payload = json.loads(attempt.delivery.payload)
-    except (ValueError, RecursionError):
-        return []
-    if not isinstance(payload, dict):
+    payload = read_object(attempt.delivery.payload)
+    if payload is None:
         return []
     values = [text for name in names & payload.keys() for text in _texts(payload[name])]
     return sorted(values, key=len, reverse=True)

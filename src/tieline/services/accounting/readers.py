@@ -10,6 +10,8 @@ from tieline import headers as names
 from tieline import subjects
 from tieline.errors import BadPayload
 from tieline.records.checkpoint import Due, Position
+from tieline.records.dead_letters import read_dead_letter
+from tieline.records.facts import is_fact
 from tieline.records.losses import ACCEPTED, AcceptedLoss
 from tieline.records.reading import read_object, read_ttl
 from tieline.records.settlements import Settlements
@@ -118,8 +120,8 @@ class Readers:
         fact = read_object(delivery.payload)
         kind = None if fact is None else fact.get("fact")
         try:
-            if fact is None:
-                raise BadPayload("not a JSON object")
+            if fact is None or not is_fact(fact):
+                raise BadPayload("not a fact, or a field of it is out of bounds")
             if kind == "settlements":
                 self.books.settlements(Settlements.decode(delivery.payload))
             elif kind == ACCEPTED:
@@ -143,7 +145,7 @@ class Readers:
         self.books.put_aside(target.rpartition(".")[2], delivery.headers.get(names.ORIGIN, ""))
 
     def _letter(self, delivery: Delivery) -> None:
-        told = read_object(delivery.headers.get(names.DEAD, ""))
+        told = read_dead_letter(delivery.headers.get(names.DEAD, ""))
         if told is None:
             self._skip(delivery, "dead letter")
         else:
