@@ -445,3 +445,27 @@ def test_when_the_backup_was_taken_is_in_it(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(manifest.model_dump_json().replace('"format":1', '"format":2'))
     with pytest.raises(BackupFailed, match=r"manifest.json cannot be used: format: .*newer Tieline"):
         opened(tmp_path)
+
+
+async def test_the_checkpoint_of_the_sum_comes_back_with_the_streams(
+    nats_server: Server, other: Server, tmp_path: Path
+) -> None:
+    """The restored books go on where they stood. They are not taken for those of streams that were created again."""
+    async with filled(nats_server, 5) as bus:
+        stop = asyncio.Event()
+        running = asyncio.create_task(accountant.run(bus, stop))
+        await eventually(lambda: _has_checkpoint(bus), what="a checkpoint")
+        stop.set()
+        await running
+        await bus.publish(Job(call_id="later", pad=""))
+        manifest = await saved(bus, tmp_path / "b")
+        assert manifest.streams[0].name == "ACCOUNTING"
+    async with connect(Work().pod, settings=settings(other.url)) as bus:
+        await put_back(bus, tmp_path / "b")
+        assert await _has_checkpoint(bus)
+        [row] = [row for row in await accountant.take(bus) if row.agent == "worker" and row.stream == "CALL_INTENT"]
+    assert (row.published, row.pending, row.unaccounted, row.holds) == (6, 6, 0, True)
+
+
+async def _has_checkpoint(bus: Bus) -> bool:
+    return bool((await bus.connection.api("STREAM.INFO.ACCOUNTING"))["state"]["messages"])

@@ -74,7 +74,7 @@ def checkpoint(messages: int = 3) -> Checkpoint:
     )
     account.owed.pop(0, None)
     unseen = UnseenState(99, 5.0, [(10, 12)], [(10, 10)], 1.0, 2.0, 3, 4)
-    positions = {"CALL_INTENT": Position(99, 1.5), "STEP": Position(7, 2.5)}
+    positions = {"CALL_INTENT": Position(99, 1.5, 1.0), "STEP": Position(7, 2.5, 2.5)}
     return Checkpoint(10.0, 1.0, positions, [account], {"CALL_INTENT": unseen}, [(1.0, {"CALL_INTENT": 5})])
 
 

@@ -40,10 +40,14 @@ _HEADER = 256  # bytes left for the first line
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Up to which sequence a stream was read, and when that stream was created (seconds since 1970)."""
+    """Up to which sequence a stream was read, and when that stream was created (seconds since 1970).
+
+    ``life`` is when its sequences began: earlier than ``created`` for a stream that was restored from a backup.
+    """
 
     seq: int
     created: float
+    life: float
 
 
 @dataclass(slots=True)
@@ -102,7 +106,7 @@ class Checkpoint:
         body = {
             "at": self.at,
             "since": self.since,
-            "positions": {name: [place.seq, place.created] for name, place in self.positions.items()},
+            "positions": {name: [place.seq, place.created, place.life] for name, place in self.positions.items()},
             "accounts": [_packed_account(account) for account in self.accounts],
             "unseen": {name: _packed_unseen(unseen) for name, unseen in self.unseen.items()},
             "marks": self.marks,
@@ -166,7 +170,8 @@ def _checkpoint(body: dict[str, Any]) -> Checkpoint:
         at=_time(body["at"]),
         since=_time(body["since"]),
         positions={
-            name: Position(_integer(place[0]), _time(place[1])) for name, place in _few(body["positions"]).items()
+            name: Position(_integer(place[0]), _time(place[1]), _time(place[2]))
+            for name, place in _few(body["positions"]).items()
         },
         accounts=[_account(packed) for packed in body["accounts"][:_MOST_NAMES]],
         unseen={name: _unseen(packed) for name, packed in _few(body["unseen"]).items()},

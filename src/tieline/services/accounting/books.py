@@ -82,7 +82,8 @@ class Books:
 
     def read(self, stream: str, seq: int) -> None:
         """Note that a stream was read up to ``seq``."""
-        self.positions[stream] = Position(seq, self.positions[stream].created)
+        place = self.positions[stream]
+        self.positions[stream] = Position(seq, place.created, place.life)
 
     def message(self, stream: str, seq: int, subject: str, due: Due, origin: str | None) -> None:
         """A stream holds a message; ``origin`` is set for one that was brought back to an agent."""
@@ -216,7 +217,7 @@ class Books:
 
     def created_again(self, stream: str, created: float, now: float, max_age: float | None) -> None:
         """A stream was deleted and created again: read it from its beginning. What was pending in it is lost."""
-        self.positions[stream] = Position(0, created)
+        self.positions[stream] = Position(0, created, created)
         for _, upto in self.marks:
             upto.pop(stream, None)
         if stream not in self.unseen:
@@ -317,8 +318,8 @@ class Books:
         return where.seq
 
     def _is_of_this_life(self, origin: Origin) -> bool:
-        created = self.positions[origin.stream].created if origin.stream in self.positions else 0.0
-        return origin.at >= created - _SKEW
+        place = self.positions.get(origin.stream)
+        return place is None or origin.at >= place.life - _SKEW
 
     def _find_takers(self, stream: str, subject: str) -> Iterable[Account]:
         found = [

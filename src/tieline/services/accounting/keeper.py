@@ -126,7 +126,7 @@ class Keeper:
                 raise NoAnswer(f"a stream cannot be looked at: {error}") from error
             again = [view for name, view in seen.streams.items() if view.created != self.books.positions[name].created]
             for view in again:
-                self._created_again(view)
+                self._take_up(view)
                 self.readers.start(view.name)
             if not again:
                 break
@@ -190,7 +190,7 @@ class Keeper:
             return None
         for name, place in checkpoint.positions.items():
             view = views.get(name)
-            if view is not None and view.created == place.created and view.last_seq < place.seq:
+            if view is not None and view.last_seq < place.seq and (view.created == place.created or not view.life):
                 log.error("stream %s was restored from a backup older than the checkpoint: counting from scratch", name)
                 return None
         return checkpoint
@@ -202,7 +202,7 @@ class Keeper:
         begun = audit.now if kept is None else kept.created
         whole = audit.first_seq <= 1
         self.books = Books(self._holds, begun if whole else max(begun, audit.first_at))
-        self.books.positions = {name: Position(0, view.created) for name, view in views.items()}
+        self.books.positions = {name: Position(0, view.created, view.life) for name, view in views.items()}
         for stream in self.books.streams:
             view = views[stream]
             aged = view.max_age is not None and view.now >= view.created + view.max_age
@@ -213,12 +213,20 @@ class Keeper:
         for name, view in views.items():
             place = self.books.positions.get(name)
             if place is None:
-                self.books.positions[name] = Position(0, view.created)
+                self.books.positions[name] = Position(0, view.created, view.life)
             elif place.created != view.created:
-                self._created_again(view)
+                self._take_up(view)
         self.books.positions = {name: place for name, place in self.books.positions.items() if name in views}
 
-    def _created_again(self, view: StreamView) -> None:
+    def _take_up(self, view: StreamView) -> None:
+        """A stream is another one than was read: restored with everything that was read, or created again."""
+        place = self.books.positions[view.name]
+        if view.continues(place):
+            log.warning("stream %s was restored from a backup: it is read on", view.name)
+            self.books.positions[view.name] = Position(place.seq, view.created, place.life)
+            return
+        if not view.life:
+            raise Restored(f"stream {view.name} was restored from a backup that is older than what was read")
         if view.name in self.books.streams:
             log.error("stream %s was created again: what was pending in it is lost", view.name)
         else:

@@ -89,7 +89,9 @@ class Readers:
             if await self._feeds[view.name].has_caught_up(view.leader):
                 if self.books.positions[view.name].seq < view.last_seq:
                     # What it does not read, or what is gone: it does not have to be looked at again.
-                    self.books.positions[view.name] = Position(view.last_seq, view.created)
+                    self.books.positions[view.name] = Position(
+                        view.last_seq, view.created, self.books.positions[view.name].life
+                    )
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, _SLOWEST)

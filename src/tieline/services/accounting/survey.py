@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tieline.records.checkpoint import Position
 from tieline.records.reading import read_timestamp
 from tieline.services.accounting.books import Floors, Hold
 from tieline.wire.connection import ApiError, Connection
@@ -37,10 +38,21 @@ class StreamView:
     first_seq: int
     first_at: float
     last_seq: int
+    messages: int
     deleted: int
     max_age: float | None
     now: float
     leader: str | None
+
+    @property
+    def life(self) -> float:
+        """When its sequences began; 0 where that is unknown, because it holds messages that are older than itself: it
+        was restored from a backup."""
+        return 0.0 if self.messages and self.first_at < self.created else self.created
+
+    def continues(self, place: Position) -> bool:
+        """Whether this is the stream that was read up to ``place``, or that stream restored from a backup."""
+        return self.created == place.created or (self.last_seq >= place.seq > 0 and not (self.life and self.messages))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ async def stream_view(connection: Connection, stream: str) -> StreamView:
         first_seq=int(state["first_seq"]),
         first_at=max(0.0, read_timestamp(state["first_ts"]) or 0.0),
         last_seq=int(state["last_seq"]),
+        messages=int(state["messages"]),
         deleted=int(state.get("num_deleted", 0)),
         max_age=config["max_age"] / _NANO if config.get("max_age") else None,
         now=read_timestamp(info.get("ts")) or time.time(),

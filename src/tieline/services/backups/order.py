@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = ["in_order"]
 
+_CHECKPOINTS = "ACCOUNTING"
 _FACTS = "CALL_AUDIT"
 _JOURNAL = "STEP"
 _OBJECTS = "OBJ_"
@@ -16,9 +17,10 @@ def in_order(streams: Mapping[str, Mapping[str, Any]], consumed: Collection[str]
 
     A handler publishes, writes steps and dead letters, and then acknowledges. So the streams that it takes its messages
     from come before those that it writes to: a message that is done has left its traces there, and one that is pending
-    finds its journal. Facts come first of all, because they must not speak of messages that the snapshot of a stream
-    does not have. A stream that copies from another comes before that one: the server copies the rest again. Objects
-    come last: whatever refers to them is older. Restored are streams the other way round, so that work is there last.
+    finds its journal. Facts come before them, because they must not speak of messages that the snapshot of a stream
+    does not have, and checkpoints of the sum first of all, because they say how far all others were read. A stream
+    that copies from another comes before that one: the server copies the rest again. Objects come last: whatever
+    refers to them is older. Restored are streams the other way round, so that work is there last.
     """
     left = sorted(streams, key=lambda name: (_rank(name, streams[name], name in consumed), name))
     found: list[str] = []
@@ -30,6 +32,8 @@ def in_order(streams: Mapping[str, Mapping[str, Any]], consumed: Collection[str]
 
 
 def _rank(name: str, config: Mapping[str, Any], consumed: bool) -> int:
+    if name == _CHECKPOINTS:
+        return -1
     if name == _FACTS:
         return 0
     if name.startswith(_OBJECTS):
