@@ -84,7 +84,7 @@ async def play(dialogue: Dialogue) -> Result:
         if reply := _reply(turn, last=not turns):
             answers += 1
             turns.insert(0, reply)
-    result.verdict = _judged(result)
+    result.verdict = _judge(result)
     return result
 
 
@@ -118,7 +118,7 @@ def _plain(wish: Wish) -> dict[str, Any]:
     return plain
 
 
-def _judged(result: Result) -> Verdict:
+def _judge(result: Result) -> Verdict:
     dialogue, said = result.dialogue, [line.text for line in result.lines if line.who == "office"]
     if any(done not in dialogue.wants and done not in dialogue.also for done in result.done):
         return "wrong"

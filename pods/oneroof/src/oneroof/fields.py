@@ -39,6 +39,7 @@ _LONGEST_TEXT: Final = 200  # characters of a home, a place, a name, a number
 _LONGEST_CALL_ID: Final = 1024  # characters of a conversation that travel in a header
 _LONGEST_WORDS: Final = 4_000  # characters of a note or of something spoken
 _MOST_LINES: Final = 500
+_LONGEST_TRANSCRIPT: Final = 60_000  # characters; of a longer one the end counts
 _MOST_TEXTS: Final = 50
 _LARGEST: Final = 1_000_000_000
 _YES: Final = frozenset({"true", "yes", "y", "1"})
@@ -123,7 +124,10 @@ def _texts(value: object) -> tuple[str, ...] | None:
 def _lines(value: object) -> list[Line] | None:
     if not isinstance(value, list | tuple):
         return None
-    return [line for one in value[-_MOST_LINES:] if (line := _line(one)) is not None]
+    lines = [line for one in value[-_MOST_LINES:] if (line := _line(one)) is not None]
+    while sum(len(line.text) for line in lines) > _LONGEST_TRANSCRIPT:
+        lines.pop(0)
+    return lines
 
 
 def _line(value: object) -> Line | None:

@@ -115,13 +115,13 @@ class Wanted(_Result):
 @pod.tool(effect="read")
 async def web(wanted: Wanted) -> SearchPage:
     """The listings web: homes on offer that fit. A search that names a place we do not know finds nothing."""
-    named = [name for name in (*wanted.places, *wanted.not_places) if places.named(name) is None]
+    named = [name for name in (*wanted.places, *wanted.not_places) if places.find_place(name) is None]
     if named and not places.is_everywhere(named[0]):
         nearest = places.resolve(named[0])
         return SearchPage(total=0, homes=[], unknown_place=named[0], resembles=nearest.name if nearest else None)
     criteria = Criteria(
-        places=tuple(place for name in wanted.places if (place := places.named(name))),
-        not_places=tuple(place for name in wanted.not_places if (place := places.named(name))),
+        places=tuple(place for name in wanted.places if (place := places.find_place(name))),
+        not_places=tuple(place for name in wanted.not_places if (place := places.find_place(name))),
         min_beds=wanted.beds,
         min_baths=wanted.baths,
         min_price=wanted.min_price,

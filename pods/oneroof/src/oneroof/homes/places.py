@@ -236,7 +236,7 @@ _BY_SPOKEN: Final = _PLACES | {alias: _PLACES[_spoken(name)] for alias, name in 
 _EVERYWHERE: Final = {"seattle", "anywhere", "anywhere in seattle", "all of seattle", "everywhere"}
 
 
-def named(spoken: str) -> Place | None:
+def find_place(spoken: str) -> Place | None:
     """The place of just this name, or of a usual short form; None for anything that is only like one."""
     words = _spoken(spoken)
     return _BY_SPOKEN.get(words) or _BY_SPOKEN.get(words.removeprefix("in ").removeprefix("the "))

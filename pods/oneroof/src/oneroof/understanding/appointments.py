@@ -86,7 +86,7 @@ class Appointments:
 
     def several(self, homes: Sequence[Mention]) -> list[str]:
         """The different homes that a line asks to see at once; none if it is one."""
-        resolved = dict.fromkeys(home for one in self._call.offers.expanded(homes) if (home := self.resolve(one)))
+        resolved = dict.fromkeys(home for one in self._call.offers.expand(homes) if (home := self.resolve(one)))
         return list(resolved) if len(resolved) > 1 else []
 
     def _is_another(self, named: Mention | None, done: Viewing, heard: Heard) -> bool:

@@ -7,11 +7,13 @@ half past four.
 import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from itertools import islice
 from typing import Final
 
 from oneroof.office.hours import CLOSES, OPENS, VIEWING_MINUTES
 from oneroof.understanding.mentions import Found, blank
 
+_MOST: Final = 50  # mentions that are read; more are left over, and read back
 _FIRST: Final = OPENS
 _LAST: Final = (datetime.combine(datetime(2000, 1, 1), CLOSES) - timedelta(minutes=VIEWING_MINUTES)).time()
 
@@ -100,12 +102,12 @@ def read_clocks(text: str, *, expected: bool) -> tuple[list[Found[Clock]], str]:
     bare = (_BARE_PAIR, _BARE_HOUR) if expected else ()
     patterns = (_HAND, _HALF, _NAMED, _DIGITS, _MILITARY, _PAIR, _AT_PAIR, *bare[:1], _HOUR, _AT_HOUR, _ISH, *bare[1:])
     for pattern in patterns:
-        for match in pattern.finditer(text):
+        for match in islice(pattern.finditer(text), max(0, _MOST - len(found))):
             _take(pattern, match, text, part, found)
         for one in found:
             text = blank(text, one.start, one.end)
     if found:  # "at three or four"
-        for match in _ANOTHER.finditer(text):
+        for match in islice(_ANOTHER.finditer(text), _MOST):
             if any(0 <= match.start() - one.end <= 3 for one in found):
                 _take(_ANOTHER, match, text, part, found)
         for one in found:

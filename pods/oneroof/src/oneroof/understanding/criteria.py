@@ -175,7 +175,7 @@ def read_criteria(
     baths, text, sure_baths = _rooms(_BATHS, text, lambda count: float(count) + 0.5)
     low_area, high_area, text, sure_area = _areas(text)
     prices, text = read_prices(text) if priced else (Prices(), text)
-    opened, text = _opened(text)
+    opened, text = _read_opened(text)
     water, text, any_water = _water(text)
     kind, text = _kind(text)
     cheaper = _CHEAPER.search(text)
@@ -198,7 +198,7 @@ def read_criteria(
         cheaper=bool(cheaper),
         opened=(*opened, *(("waterfront", "not_waterfront") if any_water else ())),
         rooms=int(rooms[2]) if rooms and 0 < int(rooms[2]) <= _MOST_ROOMS else None,
-        sure=places.sure and not cheaper and sure_beds and sure_baths and sure_area,
+        sure=places.sure and prices.sure and not cheaper and sure_beds and sure_baths and sure_area,
     )
     return found, text
 
@@ -218,7 +218,7 @@ def _rooms(pattern: re.Pattern[str], text: str, more: Callable[[str], float]) ->
     return counts[-1] if 0 < counts[-1] <= _MOST_ROOMS else None, rest, sure
 
 
-def _opened(text: str) -> tuple[tuple[str, ...], str]:
+def _read_opened(text: str) -> tuple[tuple[str, ...], str]:
     """The criteria that no longer matter: "forget the price"."""
     names: list[str] = []
     for match in list(_OPENED.finditer(text)):

@@ -5,10 +5,12 @@ from calendar import day_abbr, day_name, month_abbr, month_name
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import islice
 from typing import Final
 
 from oneroof.understanding.mentions import Found, blank
 
+_MOST: Final = 50  # mentions that are read; more are left over, and read back
 FARTHEST: Final = timedelta(days=366)
 
 WEEKDAYS: Final = (
@@ -88,12 +90,12 @@ def read_days(text: str, today: date) -> tuple[list[Found[Day]], str]:
     """Every day that ``text`` names, in order, and ``text`` with their words blanked."""
     found: list[Found[Day]] = []
     for pattern, read in _TABLE:
-        for match in pattern.finditer(text):
+        for match in islice(pattern.finditer(text), max(0, _MOST - len(found))):
             try:
                 day = read(match, today)
             except (ValueError, OverflowError):
                 day = Day(over=True)
-            start, day = _hedged(text, match.start(), day)
+            start, day = _hedge(text, match.start(), day)
             # "this afternoon" stays legible for the reader of the time
             end = match.start(1) - 1 if match[0].startswith("this ") and pattern is _NEAR else match.end()
             found.append(Found(start, end, day))
@@ -101,7 +103,7 @@ def read_days(text: str, today: date) -> tuple[list[Found[Day]], str]:
     return sorted(found, key=lambda one: one.start), text
 
 
-def _hedged(text: str, start: int, day: Day) -> tuple[int, Day]:
+def _hedge(text: str, start: int, day: Day) -> tuple[int, Day]:
     """A day with the words before it: "before Friday" names no day, "maybe Friday" is not sure."""
     if span := _SPAN.search(text[:start]):
         return span.start(), replace(day, on=None, sure=True)
@@ -118,7 +120,7 @@ def _in_days(match: re.Match[str], today: date) -> Day:
     count = 1 if match[1] in ("a", "an") else int(match[1])
     unit = match[2]
     days = count * {"day": 1, "week": 7, "fortnight": 14, "month": 30}[unit]
-    return _dated(today + timedelta(days=days), today, sure=unit != "month" and days <= 7 * _MOST_WEEKS)
+    return _as_day(today + timedelta(days=days), today, sure=unit != "month" and days <= 7 * _MOST_WEEKS)
 
 
 def _weeks_from(match: re.Match[str], today: date) -> Day:
@@ -127,7 +129,7 @@ def _weeks_from(match: re.Match[str], today: date) -> Day:
     weeks = count * (2 if match[2] == "fortnight" else 1)
     base = {"today": today, "tomorrow": today + timedelta(days=1)}.get(match[4])
     sure = base is not None or (WEEKDAYS[match[4]] != today.weekday() and match[3] is None)
-    return _dated(
+    return _as_day(
         (base or _coming(match[4], today)) + timedelta(weeks=weeks), today, sure=sure and weeks <= _MOST_WEEKS
     )
 
@@ -150,7 +152,7 @@ def _second(match: re.Match[str], today: date) -> Day:
 def _count_of(match: re.Match[str], today: date) -> Day:
     """ "Three Fridays from now": some count today's, some do not."""
     first = _coming(match[2], today + timedelta(days=1))
-    return _dated(first + timedelta(weeks=max(0, int(match[1]) - 1)), today, sure=False)
+    return _as_day(first + timedelta(weeks=max(0, int(match[1]) - 1)), today, sure=False)
 
 
 def _nth_weekday(match: re.Match[str], today: date) -> Day:
@@ -158,12 +160,12 @@ def _nth_weekday(match: re.Match[str], today: date) -> Day:
     if month.startswith(("next", "this", "the")):
         first = today.replace(day=1)
         first = (first + timedelta(days=32)).replace(day=1) if month.startswith("next") else first
-        return _dated(_weekday_in(which, WEEKDAYS[weekday], first), today)
+        return _as_day(_weekday_in(which, WEEKDAYS[weekday], first), today)
     number = MONTHS[month.rstrip(".")]
     for candidate in [int(year)] if year else [today.year, today.year + 1]:
         day = _weekday_in(which, WEEKDAYS[weekday], date(candidate, number, 1))
         if day is None or day >= today:
-            return _dated(day, today)
+            return _as_day(day, today)
     return Day(over=True)
 
 
@@ -197,14 +199,14 @@ def _next_week_day(weekday: str, today: date) -> date:
 def _month_day(month: str, number: str, year: str | None, today: date) -> Day:
     month_number = MONTHS[month.rstrip(".")]
     if year:
-        return _dated(_date(int(year), month_number, int(number)), today)
+        return _as_day(_date(int(year), month_number, int(number)), today)
     day = _date(today.year, month_number, int(number))
     if day and day < today - timedelta(days=60):
         # one up to two months back is over rather than nearly a year away
         day = _date(today.year + 1, month_number, int(number))
     if day is None and month_number == 2 and int(number) == 29:
         day = _date(today.year + 1, 2, 29)
-    return _dated(day, today)
+    return _as_day(day, today)
 
 
 def _slashed(match: re.Match[str], today: date) -> Day:
@@ -216,7 +218,7 @@ def _slashed(match: re.Match[str], today: date) -> Day:
     day = _date(int(year), int(month), int(number)) if year else None
     if not year:
         day = _month_day(list(MONTHS)[int(month) - 1], number, None, today).on
-    return _dated(day, today, sure=int(number) > 12 or month == number)
+    return _as_day(day, today, sure=int(number) > 12 or month == number)
 
 
 def _nth(match: re.Match[str], today: date) -> Day:
@@ -225,7 +227,7 @@ def _nth(match: re.Match[str], today: date) -> Day:
     first = today.replace(day=1)
     if month:
         first = (first + timedelta(days=32)).replace(day=1) if month == "next" else first
-        return _dated(_date(first.year, first.month, number), today)
+        return _as_day(_date(first.year, first.month, number), today)
     sure = _date(first.year, first.month, number) is not None
     for _ in range(4):
         day = _date(first.year, first.month, number)
@@ -249,7 +251,7 @@ def _thanksgiving(_: re.Match[str], today: date) -> Day:
     return Day()
 
 
-def _dated(day: date | None, today: date, *, sure: bool = True) -> Day:
+def _as_day(day: date | None, today: date, *, sure: bool = True) -> Day:
     return Day(day, sure=sure) if day and today <= day <= today + FARTHEST else Day(over=True)
 
 
@@ -263,7 +265,7 @@ def _date(year: int, month: int, day: int) -> date | None:
 _NEAR: Final = re.compile(r"\b(?:today|tonight|tomorrow|tmrw|tmw|this (morning|afternoon|evening))\b")
 _PERIOD: Final = rf"(?:the )?(?:week|month|year|weekend|{_M})"
 _SOME_DAY: Final = (
-    rf"\b(?:any|every|each|some|most|all) (?:other )?(?:{_D})s?\b|"
+    rf"\b(?:on )?(?:an?|any|every|each|some|most|all) (?:other )?(?:{_D})s?\b|"
     rf"\b(?:the )?(?:1st|2nd|3rd|4th|5th) (?:{_D})\b|\b{_M},? 20[0-9]{{2}}\b|"
     rf"\b(?:(?:at |by |before |towards |around |after )?the )?(?:end|start|beginning|middle|1st half|2nd half|"
     rf"1st week|2nd week|3rd week|"
@@ -276,9 +278,10 @@ _SOME_DAY: Final = (
     r"month)\b|"
     r"\b(?:next|this|at the|over the|during the|in the) (?:week|weekend|month|year|spring|summer|autumn|fall|winter)\b|"
     r"\b(?:on )?(?:a )?(?:weekday|weekdays|weekend|weekends|weeknight|weekday evening)\b|"
-    r"\b(?:in|before|after|around|over|by|until|till) (?:the )?(?:new year|christmas|xmas|easter|holidays|thanksgiving|"
-    rf"{_M})(?! ?[0-9])\b|\b(?:an?|[0-9]{1, 2}) (?:day|week|month)s? (?:later|earlier|after|before)\b|\b(?:back|"
-    rf"forward) (?:an?|[0-9]{1, 2}) (?:day|week)s?\b|"
+    r"\b(?:in|before|after|around|over|by|until|till) (?:the )?"
+    rf"(?:(?:new year|christmas|xmas|easter|holidays|thanksgiving)\b|{_M}(?! ?[0-9](?!st thing))\b)|"
+    r"\b(?:an?|[0-9]{1,2}) (?:day|week|month)s? (?:later|earlier|after|before)\b|"
+    r"\b(?:back|forward) (?:an?|[0-9]{1,2}) (?:day|week)s?\b|"
     r"\b(?:soon|one of these days|another day|a different day|any day|some day|someday|whenever)\b"
 )
 
@@ -329,7 +332,7 @@ _TABLE: Final[tuple[tuple[re.Pattern[str], _Reader], ...]] = (
     (re.compile(rf"\b([0-9]{{1,2}}) ({_D})s from (?:now|today)\b"), _count_of),
     (
         re.compile(r"\b(20[0-9]{2})[-/.]([01]?[0-9])[-/.]([0-3]?[0-9])\b"),
-        lambda match, today: _dated(_date(int(match[1]), int(match[2]), int(match[3])), today),
+        lambda match, today: _as_day(_date(int(match[1]), int(match[2]), int(match[3])), today),
     ),
     (
         re.compile(rf"\b(?:on )?(?:the )?({_N}){_TH} of ({_M}){_YEAR}\b"),

@@ -270,7 +270,7 @@ class Dialogue:
         asked_of = [
             (kind, one)
             for kind, mention in self._waiting
-            for one in (self._call.offers.expanded([mention]) if mention else [None])
+            for one in (self._call.offers.expand([mention]) if mention else [None])
         ]
         for kind, mention in asked_of:
             home = self._appointments.resolve(mention or Mention("it", 0))

@@ -15,11 +15,11 @@ from oneroof.understanding.days import read_days
 from oneroof.understanding.homes import Mention, read_addresses, read_homes, read_parcels, read_picks
 from oneroof.understanding.intents import STRONG, Intent, Sign, decide, score, without_signs
 from oneroof.understanding.languages import language_of
-from oneroof.understanding.mentions import blank, taken
+from oneroof.understanding.mentions import blank, words_taken
 from oneroof.understanding.numbers import clean, spoken_numbers, word_set
 from oneroof.understanding.phone import Phone, has_cue, read_phone
-from oneroof.understanding.spelling import corrected
-from oneroof.understanding.vocabulary import left_over
+from oneroof.understanding.spelling import correct_spelling
+from oneroof.understanding.vocabulary import find_left_over
 from oneroof.understanding.when import When, read_when
 
 _NAME = re.compile(
@@ -131,7 +131,7 @@ def is_silence(text: str) -> bool:
 def hear(line: str, now: datetime, context: Context) -> Heard:
     """Everything ``line`` says."""
     asked, plain = context.asked, clean(line)
-    spelled, put = corrected(plain)
+    spelled, put = correct_spelling(plain)
     text, said = spoken_numbers(spelled), spoken_numbers(plain)
     parcels, rest = read_parcels(text, phone_talk=asked is Ask.PHONE or has_cue(text))
     phone, rest = read_phone(rest, expected=asked is Ask.PHONE)
@@ -154,7 +154,7 @@ def hear(line: str, now: datetime, context: Context) -> Heard:
         phone,
         name,
         _note(said),
-        odd=_shown(left_over(without_signs(read.rest, intents.keys() & _SAID_BY_SIGNS))),
+        odd=_displayable(find_left_over(without_signs(read.rest, intents.keys() & _SAID_BY_SIGNS))),
         spelled=bool(put),
         language=language_of(plain),
         not_homes=read.not_homes,
@@ -187,8 +187,8 @@ def _read(text: str, now: datetime, context: Context, signs: Mapping[Intent, Sig
     when, third = read_when(second, now, expected=asked is Ask.SLOT)
     pointed, not_homes, rest = read_homes(third, pointing=not picks, expected=asked is Ask.HOME)
     clear = any(one.kind == "named" for one in (*pointed, *not_homes))
-    homes = taken(third, rest) if clear else taken(first, second)
-    words = Words(_shown(taken(text, first)), _shown(taken(second, third)), _shown(homes))
+    homes = words_taken(third, rest) if clear else words_taken(first, second)
+    words = Words(_displayable(words_taken(text, first)), _displayable(words_taken(second, third)), _displayable(homes))
     return _Read(criteria, when, (*picks, *pointed), tuple(not_homes), words, rest)
 
 
@@ -200,7 +200,7 @@ def _speaks_of_time(text: str, now: datetime, asked: Ask | None, signs: Mapping[
     return bool(days) and Intent.BOOK in signs and signs.get(Intent.SEARCH, Sign(0, 0)).weight < STRONG
 
 
-def _shown(odd: str) -> str:
+def _displayable(odd: str) -> str:
     """What was not understood as the office may say it: no long numbers, which may be a telephone's, and no novels."""
     words = [word for word in odd.split() if sum(char.isdigit() for char in word) < _LONG_NUMBER]
     if sum(char.isdigit() for word in words for char in word) >= _LONG_NUMBER:

@@ -261,7 +261,7 @@ _REFUSED: Final = re.compile(
 _REFUSABLE: Final = frozenset({Intent.SEARCH, Intent.BOOK, Intent.RESEARCH, Intent.LOOKUP, Intent.SELL})
 
 
-def _refused(intent: Intent, text: str, at: int) -> bool:
+def _is_refused(intent: Intent, text: str, at: int) -> bool:
     """Whether the caller says not to: "I don't want to book 1042"."""
     return intent in _REFUSABLE and _REFUSED.search(text[:at]) is not None
 
@@ -270,7 +270,7 @@ def score(text: str) -> Mapping[Intent, Sign]:
     """The intents that ``text`` shows any sign of."""
     signs: dict[Intent, Sign] = {}
     for intent, weight, pattern in _COMPILED:
-        found = next((one for one in pattern.finditer(text) if not _refused(intent, text, one.start())), None)
+        found = next((one for one in pattern.finditer(text) if not _is_refused(intent, text, one.start())), None)
         if found:
             before = signs.get(intent)
             signs[intent] = Sign(

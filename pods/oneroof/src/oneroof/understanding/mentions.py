@@ -103,7 +103,7 @@ def _cue[T](one: Found[T], text: str, later: Sequence[Found[T]]) -> tuple[int, i
     return None
 
 
-def taken(before: str, after: str) -> str:
+def words_taken(before: str, after: str) -> str:
     """The words of ``before`` that a reader took: those that are blank in ``after``."""
     kept = "".join(" " if new != old or old == "_" else "\0" for old, new in zip(before, after, strict=True))
     words = (before[start:end] for start, end in ((m.start(), m.end()) for m in re.finditer(" +", kept)))

@@ -32,7 +32,8 @@ _REPEATS = {"double": 2, "triple": 3}
 
 # "one" is a number only in such company; elsewhere it stands for a home ("the second one", "a nice one")
 _BEFORE_ONE = word_set(
-    "at around about past to before after till until by in number option listing for from between hour point plus and "
+    "at half around about past to before after till until by in number option listing for from between hour point "
+    "plus and "
     "or say have need want just"
 )
 _AFTER_ONE = word_set(
@@ -48,6 +49,7 @@ _MULTIPLES = {"k": 1_000, "thousand": 1_000, "grand": 1_000}
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3})((?:,[0-9]{3})+)(?!,?[0-9])")
 _MULTIPLE = re.compile(r"(?<![0-9.])([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(k|thousand|grand|mm?|mil|million)\b")
 _O_CLOCK = re.compile(r"\bo clock\b|\boclock\b")
+_DECIMAL_COMMA = re.compile(r"\b([0-9]),([0-9]{1,2})(?= ?(?:million|mil|m)\b)")
 _SUM = re.compile(r"\b([0-9]{1,3}000000) (?:and )?([0-9]{4,6})\b")
 _MERIDIEM = re.compile(r"([0-9]|o'?clock|in the)\s*([ap])\.?\s?m\b\.?")
 
@@ -65,6 +67,7 @@ def spoken_numbers(text: str) -> str:
     Neighbouring numbers that do not form one stay apart: "two oh six" is "2 0 6", for the
     readers of phone numbers, listing numbers and times to join as each of them must.
     """
+    text = _DECIMAL_COMMA.sub(r"\1.\2", text.replace("@", " at "))
     text = _O_CLOCK.sub("o'clock", text)
     digits = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), _words(text))
     digits = _MULTIPLE.sub(_multiplied, digits)

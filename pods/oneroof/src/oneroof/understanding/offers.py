@@ -60,11 +60,11 @@ class Offers:
                 before = [home for home in reversed(self.taken_up) if home != away_from]
                 return before[0] if before else others[0] if len(others) == 1 else None
             case "both":
-                return None  # see `expanded`
+                return None  # see `expand`
             case "that" | "it":
                 return self.focus or (self.homes[0] if len(self.homes) == 1 else None)
 
-    def expanded(self, mentions: Sequence[Mention]) -> list[Mention]:
+    def expand(self, mentions: Sequence[Mention]) -> list[Mention]:
         """``mentions`` with "both" as the two homes that it stands for, if the office can tell which."""
         out: list[Mention] = []
         for one in mentions:

@@ -18,6 +18,8 @@ _NAMES: Final = (
     "whittier heights|windermere|yesler terrace"
 )
 
+# Names that take in others: what is denied may lie in them ("West Seattle but not Alki").
+WIDE: Final = frozenset({"west seattle", "north seattle", "south seattle", "rainier valley", "seattle"})
 NAMES: Final = tuple(sorted(_NAMES.replace("first hill", "1st hill").split("|"), key=len, reverse=True))
 PLACE: Final = re.compile(r"\b(?:the )?(" + "|".join(NAMES) + r"|98[01][0-9]{2})\b")
 # the words of the names that can be told from plain English by themselves, for the reader of misspelled ones

@@ -8,7 +8,7 @@ from typing import Final
 from oneroof.understanding.days import MONTHS, WEEKDAYS
 from oneroof.understanding.mentions import Found, blank, standing
 from oneroof.understanding.numbers import word_set
-from oneroof.understanding.place_names import NAMES, PLACE
+from oneroof.understanding.place_names import NAMES, PLACE, WIDE
 from oneroof.understanding.spelling import nearest
 
 _IN_PLACE: Final = re.compile(
@@ -23,6 +23,7 @@ _MOVED: Final = re.compile(
     r"\b(?:(?:sell|selling|sold|list|listing|own|owned|rent|renting) (?:[a-z]+ ){1,4}(?:in|at|near)|from|we are in|"
     r"i am in|i'm in|we're in|live in|living in|lived in|based in|rent in|renting in|sold in|leaving|leave)(?: the)? $"
 )
+_NEAR_BUT: Final = re.compile(r"\b(?:near|close to|around|next to|by),? but\b")
 _PLACE_ENDS: Final = word_set(
     "a an with under over for that and or please at on below above less more than is are to around about near of the "
     "between by if but then instead right now i we my maybe any up max which who you not so from thanks thank too it "
@@ -83,7 +84,9 @@ def read_places(text: str, *, searching: bool, expected: bool) -> tuple[Places, 
         else:
             sure = False
     sure = sure and not any(_MOVED.search(text[: one.start]) or _DIRECTION.search(text[: one.start]) for one in kept)
-    return Places(wanted, () if wanted else denied, sure), rest
+    sure = sure and _NEAR_BUT.search(text) is None
+    within = not wanted or any(place in WIDE or place.isdigit() for place in wanted)
+    return Places(wanted, denied if within else (), sure), rest
 
 
 def _unknown(text: str) -> list[Found[str]]:

@@ -7,6 +7,7 @@ from typing import Final
 from oneroof.understanding.mentions import blank
 
 _DEAREST: Final = 100_000_000
+_LEAST_THOUSANDS: Final = 100  # "under 90" is no price of a home
 _LEAST_LOOSE: Final = 50_000  # a plain amount of less is not the price of a home
 
 _MONEY: Final = (
@@ -34,6 +35,8 @@ _NOT_DENIED: Final = r"(?:\bbut )?(?<!\bno )(?<!\bnot )(?<!\bnothing )(?<!\bgo )
 _LOW: Final = re.compile(rf"{_NOT_DENIED}\b(?:{_LOW_WORDS}) {_MONEY}")
 _HIGH: Final = re.compile(rf"{_NOT_DENIED}\b(?:{_HIGH_WORDS}) {_MONEY}(?: (?:max|maximum|tops|at most))?")
 _HIGH_AFTER: Final = re.compile(rf"{_MONEY} ?,?(?:max|maximum|tops|at most|or less|or under|or below|budget)\b")
+_SIGNS: Final = re.compile(rf"([<>\u2264\u2265])=? ?{_MONEY}")
+_PLUS: Final = re.compile(rf"{_MONEY} ?\+")
 _LOW_AFTER: Final = re.compile(rf"{_MONEY} ?,?(?:minimum|min|or more|or above|or over|at least|and up|plus)\b")
 _ABOUT: Final = re.compile(r"\b(around|about|roughly|approximately|for) " + _MONEY)
 _AMOUNT: Final = re.compile(r"\$ ?([0-9]+(?:\.[0-9]+)?)\b|\b([0-9]{6,8})\b")
@@ -41,10 +44,11 @@ _AMOUNT: Final = re.compile(r"\$ ?([0-9]+(?:\.[0-9]+)?)\b|\b([0-9]{6,8})\b")
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The limits that a line sets; None where it sets none."""
+    """The limits that a line sets; None where it sets none. Not ``sure``: they are a guess ("about 700")."""
 
     low: int | None = None
     high: int | None = None
+    sure: bool = True
 
 
 def read_prices(text: str) -> tuple[Prices, str]:
@@ -56,7 +60,11 @@ def read_prices(text: str) -> tuple[Prices, str]:
         if low and high and as_prices:
             return Prices(min(low, high), max(low, high)), blank(text, *found.span())
     low = high = None
-    for pattern, is_low in ((_LOW, True), (_HIGH, False), (_HIGH_AFTER, False), (_LOW_AFTER, True)):
+    for found in list(_SIGNS.finditer(text)):
+        if price := _dollars(found[2], None):
+            low, high = (price, high) if found[1] in ">\u2265" else (low, price)
+            text = blank(text, *found.span())
+    for pattern, is_low in ((_LOW, True), (_HIGH, False), (_HIGH_AFTER, False), (_LOW_AFTER, True), (_PLUS, True)):
         for found in list(pattern.finditer(text)):
             if price := _dollars(found[1], None):
                 low, high = (price, high) if is_low else (low, price)
@@ -71,7 +79,7 @@ def _loose(text: str) -> tuple[Prices, str]:
         price = _dollars(found[2], None)
         if price and price == int(float(found[2].replace(" ", ""))):
             near = found[1] != "for"
-            prices = Prices(price * 9 // 10, price * 11 // 10) if near else Prices(None, price)
+            prices = Prices(price * 9 // 10, price * 11 // 10, sure=False) if near else Prices(None, price)
             return prices, blank(text, *found.span())
     for found in _AMOUNT.finditer(text):
         price = _dollars(found[1] or found[2], None)
@@ -87,6 +95,8 @@ def _dollars(amount: str, beside: int | None) -> int | None:
     if value < 20 and (" " not in amount):
         # "between 1 and 2 million" and "under 1.2"
         dollars = value * 1_000_000 if "." in plain or beside else 0.0
+    elif value < _LEAST_THOUSANDS:
+        dollars = 0.0
     elif value < 10_000:
         dollars = value * 1_000
     else:

@@ -66,10 +66,10 @@ def ask_day(clock: time) -> str:
 
 def looking(search: Search) -> str:
     """What is being looked for, so that a mishearing can be corrected."""
-    return f"One moment, I am looking for {described(search)}."
+    return f"One moment, I am looking for {describe(search)}."
 
 
-def described(search: Search) -> str:
+def describe(search: Search) -> str:
     """A search in words, with everything in it."""
     rooms = [f"{search.beds} bedroom{'s' if search.beds > 1 else ''}"] if search.beds else []
     rooms += [f"{search.baths:g} bath{'' if search.baths == 1 else 's'}"] if search.baths else []
@@ -95,7 +95,7 @@ def strange(odd: str) -> str:
 def confirm_search(search: Search, odd: str) -> str:
     """Reads a search back as a question."""
     before = f'I cannot search for "{odd}". ' if odd else ""
-    return f"{before}Shall I look for {described(search)}?"
+    return f"{before}Shall I look for {describe(search)}?"
 
 
 def confirm_viewing(home: str, spoken: str, instead_of: str | None, odd: str) -> str:

@@ -39,9 +39,9 @@ class Searching:
             self._ask_place(heard, reply)
             return False
         before = self.pending or self.last
-        search, sure = self._merged(heard, before)
+        search, sure = self._merge(heard, before)
         if search == (before or _DEFAULT):
-            return self._unchanged(criteria, reply)
+            return self._answer_unchanged(criteria, reply)
         odd = heard.odd_for(Intent.SEARCH)
         if sure and not odd and not heard.spelled and self.pending is None:
             return self._wish(search, reply)
@@ -49,7 +49,7 @@ class Searching:
         self.pending, self.odd = search, odd or self.odd
         return False
 
-    def _merged(self, heard: Heard, before: Search | None) -> tuple[Search, bool]:
+    def _merge(self, heard: Heard, before: Search | None) -> tuple[Search, bool]:
         """The search that the line leads to, and whether the caller can mean no other."""
         criteria = heard.criteria
         onto = criteria.onto(before)
@@ -65,7 +65,7 @@ class Searching:
         anew = criteria.onto(None)
         return anew, criteria.sure and anew == onto
 
-    def _unchanged(self, criteria: Criteria, reply: Reply) -> bool:
+    def _answer_unchanged(self, criteria: Criteria, reply: Reply) -> bool:
         reply.progress = True
         if self.pending is not None:
             return False  # it is read back once more

@@ -1,5 +1,6 @@
 """Misspelled days, places and rooms: read as what they most resemble, and read back before anything is done."""
 
+from functools import lru_cache
 from typing import Final
 
 from oneroof.understanding.numbers import word_set
@@ -14,14 +15,17 @@ _ROOMS: Final = word_set("bedroom bedrooms bathroom bathrooms waterfront townhou
 _TARGETS: Final = tuple(sorted(_DATES | _ROOMS | DISTINCT_WORDS))
 _KNOWN: Final = PLAIN | frozenset(_TARGETS) | {word for name in NAMES for word in name.split()}
 _PARTS: Final = tuple(word for word in DISTINCT_WORDS if word not in NAMES)  # of names of several words
+_AROUND: Final = ".,!?;:'\"()"
+_MOST_STRANGE: Final = 40  # words of a line that are compared; a line with more is no line to correct
 _SHORTEST: Final = 5
 _TWO_LETTERS: Final = 7  # from this length on, two letters may be wrong
 
 
-def corrected(text: str) -> tuple[str, tuple[str, ...]]:
+def correct_spelling(text: str) -> tuple[str, tuple[str, ...]]:
     """``text`` with misspelled words replaced, and the words that were put in their place."""
     said = text.split(" ")
-    better = [_better(word) or word for word in said]
+    strange = [place for place, word in enumerate(said) if _is_strange(word)][:_MOST_STRANGE]
+    better = [(_better(word) or word) if place in strange else word for place, word in enumerate(said)]
     read = " ".join(better)
     for place, (word, other) in enumerate(zip(said, better, strict=True)):
         # "raining" is not Rainier, unless a beach or a valley follows
@@ -32,10 +36,13 @@ def corrected(text: str) -> tuple[str, tuple[str, ...]]:
     return " ".join(better), put
 
 
+def _is_strange(word: str) -> bool:
+    core = word.strip(_AROUND)
+    return len(core) >= _SHORTEST and core.isalpha() and core not in _KNOWN
+
+
 def _better(word: str) -> str | None:
-    core = word.strip(".,!?;:'\"()")
-    if len(core) < _SHORTEST or not core.isalpha() or core in _KNOWN:
-        return None
+    core = word.strip(_AROUND)
     better = _nearest(core)
     return word.replace(core, better) if better else None
 
@@ -50,6 +57,7 @@ def nearest(word: str, names: tuple[str, ...]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def _nearest(word: str) -> str | None:
     return nearest(word, _TARGETS)
 

@@ -10,7 +10,8 @@ from typing import Final
 from oneroof.understanding.numbers import word_set
 
 _POLITE: Final = word_set(
-    "hi hello hey hiya howdy good morning afternoon evening day please thanks thank thankyou thx cheers ta kindly "
+    "hi hello hey hiya howdy good morning afternoon evening day please pls plz thanks thank thankyou thx cheers ta "
+    "kindly "
     "sorry excuse pardon "
     "welcome dear sir madam mate guys folks bye goodbye much appreciated appreciate lovely lot lots brilliant great "
     "perfect "
@@ -35,7 +36,7 @@ _GRAMMAR: Final = word_set(
     "a an the and of in on at for to from with by as is are was were be been being am do does did done doing has have "
     "had having will would can could shall should may might must get got getting gets go going gone come coming comes "
     "came gonna wanna gotta it'll if because since while s d ll re ve m t into over up out off around about near "
-    "close next side part area neighborhood neighbourhood district down"
+    "close side part area neighborhood neighbourhood district down"
 )
 _ASKING: Final = word_set(
     "want wants wanted wanting need needs needed needing like liked love loved looking look looks searching search "
@@ -74,13 +75,13 @@ _IDLE: Final = re.compile(
     r"thing|time)|\bany_|"
     r"\bhave any\b|\bthere any\b|\bsee any\b|\bdo you\b|\blooking to\b|\bon second thought\b|\bno good\b|"
     r"\bone of\b|\bmore about\b|\bsome\b|\b(?:thanks|thank you) a lot\b|\ba lot\b|\bor something(?: like that)?\b|"
-    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b|\bsharp\b|\bon the dot\b|\bsame but\b"
+    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b|\bnext to\b|\bsharp\b|\bon the dot\b|\bsame but\b"
 )
 _WORD: Final = re.compile(r"[a-z0-9$][a-z0-9$%.:/'-]*|[^\W_a-z0-9]+")
 _NEIGHBOURS: Final = 3  # plain words between two that were not understood that are shown with them
 
 
-def left_over(text: str) -> str:
+def find_left_over(text: str) -> str:
     """The words of ``text`` that were not understood, as they were said; empty if there are none.
 
     ``text``: what the readers left, with everything they used replaced by underscores.

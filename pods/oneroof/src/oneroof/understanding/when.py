@@ -82,7 +82,7 @@ def _day_of(kept: Sequence[Found[Day]], text: str, today: date) -> When:
     if len(dates) > 1:
         if len(named) != 2 or not _TOGETHER.fullmatch(text[named[0].end : named[1].start]):
             return When(days=dates)
-        return _agreed(named[0].value, named[1].value, today)
+        return _reconcile(named[0].value, named[1].value, today)
     day = next((one.value for one in named if not one.value.weekday), named[0].value)
     if others and day.weekday:
         return When(some_day=True)  # "the Friday before Christmas"
@@ -90,7 +90,7 @@ def _day_of(kept: Sequence[Found[Day]], text: str, today: date) -> When:
     return When(day.on, by_name=day.weekday, sure=sure and not others)
 
 
-def _agreed(one: Day, other: Day, today: date) -> When:
+def _reconcile(one: Day, other: Day, today: date) -> When:
     """One day named twice, as in "Friday the 13th". It is not sure where weekday and date do not agree."""
     dated, weekday = (other, one) if one.weekday else (one, other)
     if dated.on is None or weekday.on is None:
@@ -124,8 +124,9 @@ def _ahead(found: re.Match[str], now: datetime) -> When | None:
     number += 0.5 if half else 0
     # to the next quarter of an hour: viewings start on one
     then = now + timedelta(minutes=number * {"minute": 1, "hour": 60}[unit])
-    then = then.replace(second=0, microsecond=0) + timedelta(minutes=-then.minute % 15)
-    return When(then.date(), then.time())
+    start = then.replace(second=0, microsecond=0)
+    then = start + timedelta(minutes=-start.minute % 15)
+    return When(then.date(), then.time(), sure=then == start)
 
 
 def to_slot(day: date, clock: time, now: datetime, *, by_name: bool) -> datetime:
