@@ -15,7 +15,7 @@ from tieline.wire.backwards import read_backwards
 from tieline.wire.connection import Connection
 from tieline.wire.feed import Feed
 from tieline.wire.journal import Record, record_in
-from tieline.wire.stored import existing
+from tieline.wire.stored import newest_messages
 
 __all__ = ["Board", "Question", "answer", "newest_questions", "open_questions", "whoever"]
 
@@ -89,11 +89,15 @@ async def open_questions(connection: Connection, conversation: str | None = None
     message has died are still on the board. Raises like `Feed`."""
     board = Board()
     if conversation is not None:
-        await _read(connection, conversation, board)
+        steps = Feed(connection, _JOURNAL, [subjects.steps_in("*", conversation)], start=1, to_end=True)
+        async for delivery in steps:
+            board.tell(delivery.subject, record_in(delivery.payload), delivery.stored)
         return board.as_of_now()
-    asked = [token async for tokens, _ in newest_questions(connection) for token in tokens]
-    for token in dict.fromkeys(reversed(asked)):
-        await _read(connection, subjects.named_by(token) or token, board)
+    asked = [subject async for page, _ in _newest_open(connection) for subject in page]
+    found = await newest_messages(connection, _JOURNAL, asked)
+    for subject in reversed(asked):  # the oldest first
+        if subject in found:
+            board.tell(subject, record_in(found[subject].payload), found[subject].at)
     return board.as_of_now()
 
 
@@ -102,16 +106,16 @@ async def newest_questions(connection: Connection) -> AsyncIterator[tuple[list[s
 
     With each page: how far back was looked, if older questions exist and are not looked at. Raises like `Feed`.
     """
+    async for page, left_at in _newest_open(connection):
+        yield [subject.split(".")[2] for subject in page], left_at
+
+
+async def _newest_open(connection: Connection) -> AsyncIterator[tuple[list[str], float | None]]:
     pattern = subjects.step_filter("*", "question")
     async for page in read_backwards(connection, _JOURNAL, pattern, _MAX_QUESTIONS):
         ends = {one.subject: _ends_of(one.subject) for one in page.newest_first}
-        there = await existing(connection, _JOURNAL, [end for several in ends.values() for end in several])
-        yield [subject.split(".")[2] for subject, several in ends.items() if there.isdisjoint(several)], page.left_at
-
-
-async def _read(connection: Connection, conversation: str, board: Board) -> None:
-    async for delivery in Feed(connection, _JOURNAL, [subjects.steps_in("*", conversation)], start=1, to_end=True):
-        board.tell(delivery.subject, record_in(delivery.payload), delivery.stored)
+        there = await newest_messages(connection, _JOURNAL, [end for several in ends.values() for end in several])
+        yield [subject for subject, several in ends.items() if there.keys().isdisjoint(several)], page.left_at
 
 
 def _ends_of(question: str) -> tuple[str, ...]:

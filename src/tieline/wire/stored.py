@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tieline.records.reading import read_header
-from tieline.wire.connection import ApiError, Connection, headers_of
+from tieline.records.reading import read_digits, read_header, read_timestamp
+from tieline.wire.connection import ApiError, Connection, Received, headers_of
 from tieline.wire.parsing import escape_subject
 
-__all__ = ["Stored", "existing", "newest_message", "remove", "stored_message"]
+__all__ = ["Stored", "newest_message", "newest_messages", "remove", "stored_message"]
 
 _MISSING = frozenset({10037, 10059, 10043})  # no such message; no such stream; it was deleted
 _AT_ONCE = 500
@@ -62,17 +62,25 @@ async def _message(connection: Connection, stream: str, body: Mapping[str, Any])
     )
 
 
-async def existing(connection: Connection, stream: str, wanted: Sequence[str]) -> set[str]:
-    """The subjects among ``wanted`` on which a stream holds a message, as one of its replicas has it. `NoAnswer` where
-    none answers."""
-    found: set[str] = set()
+async def newest_messages(connection: Connection, stream: str, wanted: Sequence[str]) -> dict[str, Stored]:
+    """The newest message on each of the ``wanted`` subjects that has one, as one of the stream's replicas has it.
+    `NoAnswer` if none answers."""
+    found: dict[str, Stored] = {}
     for start in range(0, len(wanted), _AT_ONCE):
         page = list(dict.fromkeys(wanted[start : start + _AT_ONCE]))
         body = json.dumps({"multi_last": page, "batch": len(page)}).encode()
         for reply in await connection.request_all(f"$JS.API.DIRECT.GET.{stream}", body):
             if reply.status is None:
-                found.add(headers_of(reply).get("Nats-Subject", ""))
+                message = _delivered(reply)
+                found[message.subject] = message
     return found
+
+
+def _delivered(reply: Received) -> Stored:
+    told = headers_of(reply)
+    at = read_timestamp(told.get("Nats-Time-Stamp")) or 0.0
+    seq = read_digits(told.get("Nats-Sequence")) or 0
+    return Stored(told.get("Nats-Subject", ""), seq, reply.payload, told, at)
 
 
 async def remove(connection: Connection, stream: str, seqs: Iterable[int]) -> None:
