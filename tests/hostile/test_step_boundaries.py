@@ -61,8 +61,7 @@ WAITING = (
     "before step.viewing.*.sent.*",
     "before step.viewing.*.park.*",
     "after step.viewing.*.park.*",
-    "before $JS.ACK.CALL_INTENT.viewing.*",
-    "after $JS.ACK.CALL_INTENT.viewing.*",
+    "ack $JS.ACK.CALL_INTENT.viewing.*",
 )
 RESULTS = ("ask", "human", "state", "step", "tool")
 

@@ -395,7 +395,7 @@ async def test_the_permissions_that_the_page_gives_are_enough(tmp_path: Path) ->
         ):
             async with started(*command, cwd=tmp_path, **variables) as program:
                 ended = await program.ended()
-            assert (ended.code, ended.err) == (0, "")
+            assert (ended.code, ended.err) == (0, ""), ended.err
         denied = await tieline("apply", "shop", cwd=tmp_path, url=f"nats://backup:b@{at}")
         assert denied.code == 1
 

@@ -297,7 +297,12 @@ async def scales(folder: Path, here: Here) -> None:
             leaders = [await _leads(asked, name, port) for name, port in here.monitors.items()]
             assert sum(leaders) == 1, asked
             seen.add((scaled["metadata"]["name"], asked["consumer"]))
-    assert seen == {("booking", "booking"), ("tools", "tool-crm")}
+    assert seen == {
+        ("booking", "booking"),
+        ("booking", "booking-resume"),
+        ("tools", "tool-crm"),
+        ("tools", "tool-crm-resume"),
+    }
 
 
 async def _leads(asked: Mapping[str, str], name: str, port: int) -> bool:
