@@ -130,9 +130,9 @@ async def test_the_command_sees_who_pulls(nats_url: str, tmp_path: Path) -> None
     await tieline("apply", "shop", cwd=tmp_path, url=nats_url)
     idle = await tieline("health", "shop", "--json", cwd=tmp_path, url=nats_url)
     assert idle.code == 3
-    said = [("CALL_INTENT/booking-resume", ""), ("CALL_INTENT/booking", "nobody pulls")]  # the second tells of both
-    said += [("STEP/booking-waker", "nobody pulls")]
-    assert idle.json == {"healthy": False, "consumers": [{"name": name, "why": why} for name, why in said]}
+    whys = [("CALL_INTENT/booking-resume", ""), ("CALL_INTENT/booking", "nobody pulls")]  # the second tells of both
+    whys += [("STEP/booking-waker", "nobody pulls")]
+    assert idle.json == {"healthy": False, "consumers": [{"name": name, "why": why} for name, why in whys]}
     wrong = await tieline("health", "shop", "bokking", cwd=tmp_path, url=nats_url)
     assert (wrong.code, "pod shop has no bokking; it has booking" in wrong.err) == (2, True)
 
