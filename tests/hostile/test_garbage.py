@@ -9,7 +9,7 @@ import pytest
 from support.messages import Book, Turn
 from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
 
-from tieline import Conversation, Pod, Stream
+from tieline import Conversation, Pod, Retry, Stream
 from tieline.testing import Server, eventually
 
 PAYLOADS = [
@@ -252,3 +252,31 @@ async def test_the_attempts_of_a_message_that_says_it_was_tried_often_are_counte
     first = int(tried) if tried == "999999" else 0
     first = max(first, 1)  # it was delivered before
     assert runs == [first + 1, first + 2, first + 3]
+
+
+async def test_waits_for_ever_end_no_process(nats_server: Server) -> None:
+    """A handler may ask for a time that no date holds, and so may a record."""
+    pod = Pod("office", limits=QUICK)
+    got: list[str] = []
+
+    @pod.agent
+    async def booking(intent: Book, call: Conversation) -> Retry | None:
+        got.append(intent.call_id)
+        match intent.call_id:
+            case "retry":
+                return Retry("later", after=1e15)
+            case "sleep":
+                await call.sleep(1e15)
+            case "within":
+                await call.ask_human("well?", within=1e15)
+            case _:
+                pass
+        return None
+
+    async with at_work(pod, nats_server.url) as office:
+        for name in ("retry", "sleep", "within", "last"):
+            await office.bus.publish(Book(call_id=name))
+        await eventually(lambda: set(got) == {"retry", "sleep", "within", "last"}, what="all to run")
+        await eventually(lambda: quiet(office, "CALL_INTENT", "booking"), what="all answered for", within=10)
+        assert not office.work.done()
+        assert await dead_letters(office.bus) == []

@@ -14,6 +14,7 @@ from tieline.context import Conversation
 from tieline.errors import BadPayload
 from tieline.outcomes import Wait
 from tieline.records.parks import read_aside
+from tieline.records.reading import LATEST
 from tieline.runtime.aside import Parked, woken_why
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus, whole_seconds
@@ -86,7 +87,7 @@ async def bring_back(bus: Bus, aside: Record, why: str, at: float | None = None)
     headers: dict[str, str] = {**message.headers, names.MSG_ID: digest("back", message.agent, why)}
     subject = subjects.redrive(message.stream, message.agent)
     if at is not None and at > time.time():
-        due = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        due = datetime.fromtimestamp(min(at, LATEST), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         headers |= {"Nats-Schedule": f"@at {due}", "Nats-Schedule-Target": subjects.due(subject)}
         subject = subjects.schedule(headers[names.MSG_ID])
     await bus.publisher.publish(subject, message.payload, headers)

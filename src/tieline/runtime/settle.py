@@ -20,7 +20,7 @@ from tieline.runtime.history import Past
 from tieline.runtime.park import LONGEST_NAK, park, sleep_aside
 from tieline.runtime.retry import back_off
 
-__all__ = ["Settlement", "release", "settle"]
+__all__ = ["UNEXPECTED", "Settlement", "refuse_unexpected", "release", "settle"]
 
 log = logging.getLogger("tieline.settle")
 
@@ -35,6 +35,8 @@ class Settlement:
     ack: bool = True
 
 
+# Errors of a program, not of the bus: those are of our own types.
+UNEXPECTED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 _LAST = 5  # attempts that a letter tells of, where it has no room for all
 _SHORT = 2_000  # characters of a text in such a letter
 
@@ -67,6 +69,20 @@ async def settle(attempt: Attempt, outcome: Outcome, bus: Bus) -> Settlement:
                 assert_never(outcome)
     except NotAccepted as error:
         raise Unsettled(f"the outcome of {attempt.call.origin} could not be recorded: {error}") from error
+    except UNEXPECTED as error:
+        if isinstance(outcome, Refuse):
+            raise Unsettled(f"the outcome of {attempt.call.origin} could not be recorded: {error!r}") from error
+        return await settle(attempt, refuse_unexpected(attempt, error), bus)
+
+
+def refuse_unexpected(attempt: Attempt, error: Exception) -> Refuse:
+    """The refusal of a message whose records or headers led our own code into an error.
+
+    One such message must not end the process, which runs others and would be given it again.
+    """
+    log.error("%s [%s] fails in Tieline itself", attempt.duty.name, attempt.call.id, exc_info=error)
+    reason = f"Tieline cannot handle its headers or records: {type(error).__name__}: {error}"[:2_000]
+    return Refuse(reason, Cause("invalid", reason, type(error).__name__))
 
 
 async def release(attempt: Attempt, bus: Bus) -> None:

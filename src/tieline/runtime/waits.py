@@ -14,7 +14,7 @@ from tieline.codec import digest, fingerprint
 from tieline.errors import BadPayload, NoReply
 from tieline.messages import Message
 from tieline.outcomes import Wait
-from tieline.records.reading import read_time
+from tieline.records.reading import LATEST, read_time
 from tieline.runtime.recorder import Recorder
 from tieline.runtime.versions import UNVERSIONED
 from tieline.wire.journal import Record
@@ -83,7 +83,7 @@ async def sleep(steps: Recorder, seconds: float) -> None:
     """Return ``seconds`` after the first run got here."""
 
     async def produce(subject: str) -> Record:
-        ends = {"ok": True, "value": round(time.time() + seconds, 3), "asked": fingerprint(seconds)}
+        ends = {"ok": True, "value": round(min(time.time() + seconds, LATEST), 3), "asked": fingerprint(seconds)}
         return await steps.write(subject, ends | steps.stamp())
 
     record = await steps.recorded("sleep", "sleep", seconds, produce)
@@ -99,7 +99,7 @@ async def _until(steps: Recorder, subject: str, within: float | None) -> float |
     """When the wait ends, fixed by the first run that began it."""
     if within is None:
         return None
-    mine = {"until": round(time.time() + within, 3)}
+    mine = {"until": round(min(time.time() + within, LATEST), 3)}
     record = await steps.write(subjects.step_sibling(subject, "until"), mine)
     return read_time(record.get("until")) or mine["until"]
 

@@ -18,7 +18,7 @@ from tieline.runtime.execute import execute
 from tieline.runtime.history import History, Past, cause_in
 from tieline.runtime.intake import Intake
 from tieline.runtime.lease import Lease
-from tieline.runtime.settle import Settlement, release, settle
+from tieline.runtime.settle import UNEXPECTED, Settlement, refuse_unexpected, release, settle
 from tieline.runtime.slots import Gate, Slots
 from tieline.runtime.versions import UNVERSIONED, elsewhere, recording_of
 from tieline.wire.delivery import Delivery
@@ -142,8 +142,7 @@ class Worker:
         began = asyncio.get_running_loop().time()
         leased = False
         try:
-            guard = self._duty.guard
-            outcome = await (self._attempted(attempt) if guard is None else self._guarded(guard, attempt))
+            outcome = await self._outcome(attempt)
             settlement = await settle(attempt, outcome, self._bus)
             leased = settlement.ack  # the slot is free now, the lease ends with the acknowledgement
             self._conclude(attempt, settlement, began)
@@ -157,6 +156,13 @@ class Worker:
             if not leased:
                 self._lease.release(attempt)
             self._slots.give()
+
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        guard = self._duty.guard
+        try:
+            return await (self._attempted(attempt) if guard is None else self._guarded(guard, attempt))
+        except UNEXPECTED as error:
+            return refuse_unexpected(attempt, error)
 
     async def _first(self, attempt: Attempt) -> Outcome:
         """A first delivery pays for nothing but itself."""
