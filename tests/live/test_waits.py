@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections import Counter
 
 import pytest
 from support.messages import Book, Booked, Look
@@ -410,3 +411,70 @@ async def test_the_answer_of_another_type_is_an_error(nats_server: Server) -> No
         assert await answered(office.bus, asked, "perhaps")
         await eventually(lambda: stored(office.bus, "DLQ.>"), what="the dead letter")
     assert told == []
+
+
+class Insure(Message, subject="call.intent.insure"):
+    call_id: str
+
+
+async def test_tools_that_retry_hold_no_slots(nats_server: Server) -> None:
+    """A full house of calls to a tool that fails and fails: others run meanwhile, and all of them come to their end.
+
+    Answers are found by the waker alone, also by one of another process: the one that parked has been stopped.
+    """
+    limits = Limits(concurrency=4, first_retry=0.5, longest_retry=2.0, drain=0.2)
+    pod = Pod("office", limits=limits)
+    failed: Counter[str] = Counter()
+    told: list[str] = []
+    runs: Counter[str] = Counter()
+
+    works = asyncio.Event()
+
+    @pod.tool(limits=Limits(concurrency=20, attempts=1_000, first_retry=0.3, longest_retry=0.3))
+    async def insurance(customer: str) -> str:
+        if not works.is_set():
+            failed[customer] += 1
+            raise ConnectionError("busy")
+        return f"policy of {customer}"
+
+    @pod.agent
+    async def booking(message: Insure | Book, call: Conversation) -> None:
+        if isinstance(message, Book):
+            told.append(message.call_id)
+            return
+        runs[message.call_id] += 1
+        told.append(" ".join(await asyncio.gather(call.tool(insurance, call.id), call.step("now", at_once))))
+
+    async def at_once() -> str:
+        return "now"
+
+    async with at_work(pod, nats_server.url, "tools") as office:
+        async with at_work(pod, nats_server.url, "booking"):
+            await asyncio.gather(*(office.bus.publish(Insure(call_id=f"c{number}")) for number in range(8)))
+            await eventually(lambda: len(runs) == 4, what="a full house")
+            await office.bus.publish(Book(call_id="quick"))
+            await eventually(lambda: "quick" in told, what="another message, while the tools retry")
+            assert told == ["quick"]
+            await eventually(lambda: all_parked(office.bus, 8), what="all of them to be parked")
+        works.set()
+        async with at_work(pod, nats_server.url, "booking"):
+            await eventually(lambda: len(told) == 9, what="all of them")
+            await eventually(lambda: idle(office.bus), what="every copy answered for")
+        calls = await stored(office.bus, "tool.call.insurance")
+        over = await stored(office.bus, "step.booking.*.over.*")
+    assert sorted(told) == sorted(["quick", *(f"policy of c{number} now" for number in range(8))])
+    assert min(failed.values()) >= 3
+    assert len(calls) == 8
+    assert len(over) == 8
+
+
+async def all_parked(bus: Bus, count: int) -> bool:
+    return len(await stored(bus, "step.booking.*.park.*")) == count and await idle(bus)
+
+
+async def idle(bus: Bus) -> bool:
+    infos = [
+        await consumer_info(bus, *where)
+        for where in (("CALL_INTENT", "booking"), ("CALL_INTENT", "booking-resume"), ("STEP", "booking-waker"))
+    ]
+    return not any(info[field] for info in infos for field in ("num_pending", "num_ack_pending"))

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from tieline.errors import BadDeclaration, first_of
 from tieline.pod import Pod
 from tieline.runtime.bus import Bus
-from tieline.runtime.cancelled import Cancellations, Cancelled
+from tieline.runtime.cancelled import Cancellations
 from tieline.runtime.duty import Duty
 from tieline.runtime.executor import ToolDuty
 from tieline.runtime.handling import AgentDuty
-from tieline.runtime.park import WakerDuty
 from tieline.runtime.slots import Gate
 from tieline.runtime.unclaimed import Unclaimed
 from tieline.runtime.versions import Presence
+from tieline.runtime.waker import Waker
 from tieline.runtime.worker import Worker
 from tieline.wire.topology import Consumer, consumers_of, waker_name
 
@@ -51,11 +51,14 @@ class Host:
                 duty,
                 consumers,
                 tools if isinstance(duty, ToolDuty) else handlers,
-                # An answer that nobody wants any more is no dead letter.
-                Cancelled() if isinstance(duty, WakerDuty) else self._cancellations.cancelled,
+                self._cancellations.cancelled,
             )
             for duty, consumers in _duties(bus, names)
         ]
+        declared = {(each.stream, each.durable) for each in consumers_of(bus.pod) if each.kind == "waker"}
+        wakers = {waker_name(agent.wire_name) for agent in agents}
+        beside = [Waker(bus, stream, durable) for stream, durable in sorted(declared) if durable in wakers]
+        self._pullers: list[Worker | Waker] = [*self._workers, *beside]
         self._pumps: list[asyncio.Task[None]] = []
         self._stopped = False
         self._may_take = asyncio.Event()  # set once this process knows what is cancelled and can record what it does
@@ -69,7 +72,7 @@ class Host:
                 beside += [group.create_task(self._cancellations.watch()), group.create_task(self._prepare())]
                 is_cancelled = self._cancellations.cancelled.records.__contains__
                 beside += [group.create_task(self._bus.aside.watch(is_cancelled))]
-                self._pumps = [group.create_task(self._pump(worker)) for worker in self._workers]
+                self._pumps = [group.create_task(self._pump(one)) for one in self._pullers]
                 beside += [group.create_task(self._unclaimed.watch())] if self._unclaimed else []
                 await asyncio.sleep(0)  # a pump that is cancelled before it began would hand nothing back
                 if self._stopped:
@@ -92,7 +95,7 @@ class Host:
     @property
     def pulling(self) -> dict[str, bool]:
         """Its consumers, and whether each is pulled from. None is while the host stops."""
-        return {worker.name: worker.pulling and not self._stopped for worker in self._workers}
+        return {one.name: one.pulling and not self._stopped for one in self._pullers}
 
     def stop(self) -> None:
         """Stop taking; `run` returns when what is running has been settled or handed back."""
@@ -106,9 +109,9 @@ class Host:
         await self._cancellations.known.wait()
         self._may_take.set()
 
-    async def _pump(self, worker: Worker) -> None:
+    async def _pump(self, puller: Worker | Waker) -> None:
         await self._may_take.wait()
-        await worker.pump()
+        await puller.pump()
 
     def _stop_conversation(self, conversation: str) -> None:
         for worker in self._workers:
@@ -137,8 +140,6 @@ def _duties(bus: Bus, names: list[str]) -> list[tuple[Duty, tuple[Consumer, str 
     wanted: dict[str, Duty] = {agent.wire_name: AgentDuty(bus, agent) for agent in agents}
     if "tools" in names:
         wanted |= {duty.name: duty for duty in (ToolDuty(bus, tool) for tool in pod.tools.values())}
-    wakers = {waker_name(agent.wire_name) for agent in agents}
-    wanted |= {name: WakerDuty(bus, name, pod.limits) for name in wakers}
     declared = consumers_of(pod)
     resumes = {(each.stream, each.owner): each.durable for each in declared if each.kind == "resume"}
     return [

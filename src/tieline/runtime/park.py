@@ -2,7 +2,6 @@
 
 import base64
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -10,19 +9,15 @@ from typing import Any
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
-from tieline.context import Conversation
-from tieline.errors import BadPayload
 from tieline.outcomes import Wait
 from tieline.records.parks import read_aside
 from tieline.records.reading import LATEST
 from tieline.runtime.aside import Parked, woken_why
 from tieline.runtime.attempt import Attempt
 from tieline.runtime.bus import Bus, whole_seconds
-from tieline.runtime.duty import Incoming, Work
-from tieline.settings import Limits
 from tieline.wire.journal import Record
 
-__all__ = ["LONGEST_NAK", "WakerDuty", "bring_back", "park", "sleep_aside"]
+__all__ = ["LONGEST_NAK", "bring_back", "park", "sleep_aside"]
 
 LONGEST_NAK = 60.0  # seconds that a delivery may be handed back for; longer waits leave it
 
@@ -91,30 +86,3 @@ async def bring_back(bus: Bus, aside: Record, why: str, at: float | None = None)
         headers |= {"Nats-Schedule": f"@at {due}", "Nats-Schedule-Target": subjects.due(subject)}
         subject = subjects.schedule(headers[names.MSG_ID])
     await bus.publisher.publish(subject, message.payload, headers)
-
-
-class WakerDuty:
-    """Brings an agent's parked message back when its answer is recorded, by whoever wrote it."""
-
-    def __init__(self, bus: Bus, name: str, limits: Limits) -> None:
-        self.name = name
-        self.limits = limits
-        self.guard = None
-        self.give_up = None
-        self._bus = bus
-
-    def open(self, incoming: Incoming) -> Work:
-        """Look whether somebody parked for this record. `BadPayload` for what is no step."""
-        if not subjects.is_step(incoming.subject):
-            raise BadPayload(f"{incoming.subject} is no step")
-
-        async def wake(_: Conversation) -> None:
-            if names.AWAKE in incoming.headers:
-                return
-            at = subjects.step_sibling(incoming.subject, "park")
-            aside: Mapping[str, Record] = await self._bus.journal.read([at])
-            if at in aside:
-                woken = {**aside[at]["headers"], names.WOKEN: incoming.subject}
-                await bring_back(self._bus, {**aside[at], "headers": woken}, woken_why(incoming.subject))
-
-        return wake

@@ -66,7 +66,7 @@ def consumers_of(pod: Pod) -> list[Consumer]:
         found.append(Consumer(stream, durable, (subject,), tool.limits))
     for name in (agent.wire_name for agent in pod.agents.values()):
         # Answers that may come long after their asker parked; whichever process gets one brings the message back.
-        kinds = tuple(subjects.step_filter(name, kind) for kind in ("ask", "human"))
+        kinds = tuple(subjects.step_filter(name, kind) for kind in ("ask", "human", "tool"))
         found.append(Consumer("STEP", waker_name(name), kinds, pod.limits, kind="waker"))
     return found
 

@@ -134,6 +134,7 @@ def _consumer_config(consumer: Consumer, metadata: Mapping[str, str]) -> Config:
         "ack_wait": int(consumer.limits.ack_wait * _NANO),
         "max_deliver": _MAX_DELIVER,
         "max_ack_pending": _MAX_ACK_PENDING,
+        "headers_only": consumer.kind == "waker",  # it looks where an answer is, not what it says
         "metadata": dict(metadata),
     }
 
