@@ -186,6 +186,7 @@ def test_only_the_runtime_decides_what_becomes_of_a_delivery() -> None:
         "src/tieline/runtime/settle.py",
         "src/tieline/runtime/worker.py",  # hands back what was interrupted
         "src/tieline/runtime/lease.py",
+        "src/tieline/runtime/waker.py",  # the journal's news, which are records and no messages of a pod
         "src/tieline/wire/consumer.py",  # hands back what nobody took
         "src/tieline/services/deadletters.py",  # advisories, which are the server's and no messages of a pod
     }

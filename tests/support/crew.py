@@ -60,6 +60,8 @@ async def worker(job: Job, call: Conversation) -> Refuse | None:
             if job.kind == "frozen-refuses":
                 return Refuse("long after")
             await call.ask_human("Long after?")
+        case "two seconds":
+            await asyncio.sleep(2.0)
         case "forever":
             await eventually(Path(f"{job.notes}.release").exists, what="leave to end", within=60)
         case _:
