@@ -6,7 +6,7 @@ that are shown are read, one by one: the server finds the facts and records of o
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,10 +26,11 @@ from tieline.wire.connection import Connection
 from tieline.wire.delivery import Delivery
 from tieline.wire.feed import Feed
 from tieline.wire.journal import record_in
+from tieline.wire.stored import newest_messages
 
 __all__ = ["Account", "Listing", "Summary", "conversations", "explain", "fact_in", "list_conversations"]
 
-_AUDIT, _FACTS, _JOURNAL = "CALL_AUDIT", "call.audit.*", "STEP"
+_AUDIT, _FACTS, _JOURNAL, _SCHEDULE = "CALL_AUDIT", "call.audit.*", "STEP", "SCHEDULE"
 _AT_ONCE = 8  # conversations read side by side
 _MAX_FACTS = 250_000  # newest facts in which conversations are looked for
 _MAX_OF_ONE = 20_000  # newest facts, and newest records, of one conversation that are read
@@ -202,9 +203,14 @@ async def list_conversations(
     return Listing(tuple(newest[:limit]), looked_back)
 
 
-async def explain(connection: Connection, accounts: Iterable[Account]) -> None:
-    """Add what is not found by conversation, for the accounts that it may concern: dead letters, and the records of
-    processes that tell no facts."""
+async def explain(connection: Connection, accounts: Sequence[Account]) -> None:
+    """Add what is not found by conversation, for the accounts that it may concern: delayed messages, dead letters, and
+    the records of processes that tell no facts."""
+    scheduled = [subject for account in accounts for subject in account.standing.scheduled]
+    if scheduled:
+        waiting = await newest_messages(connection, _SCHEDULE, scheduled)
+        for account in accounts:
+            account.standing.add_scheduled(waiting)
     unclear = {account.token: account for account in accounts if account.is_unclear}
     if unclear:
         async for letter in letters_of(connection, unclear.keys()):

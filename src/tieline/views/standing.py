@@ -6,7 +6,7 @@ people did with a dead letter. The table in docs/guide/calls.md names the record
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -99,6 +99,8 @@ class Standing:
         self._published: dict[tuple[str, int], _Published] = {}
         self._handled: set[tuple[str, int, str]] = set()  # stream, sequence, agent
         self._expired: set[tuple[str, int, str]] = set()
+        self.scheduled: set[str] = set()  # where the delayed messages of the conversation were stored
+        self._delayed = False  # one of them still waits for its time
         self._told: set[str] = set()  # agents that a fact says are done
         self._answers: set[str] = set()  # where the journal has answers
         self._letters: set[int] = set()  # sequences in DLQ
@@ -151,6 +153,10 @@ class Standing:
         handling.note(read_integer(told.get("attempt")) or 1, _Phase.DEAD, "dead")
         self._add_handled(agent, origin)
 
+    def add_scheduled(self, subjects: Container[str]) -> None:
+        """Take in which subjects of SCHEDULE hold a message that waits for its time."""
+        self._delayed = any(subject in subjects for subject in self.scheduled)
+
     def add_settlements(self, settlements: Settlements) -> None:
         """Take in what a process without facts says of its first deliveries."""
         for stream, seq in self._published:
@@ -183,6 +189,8 @@ class Standing:
                     found.add("expired")
                 elif state != "unaccounted" or name not in unmatched:
                     found.add(state)
+        if self._delayed:
+            found.add("parked")
         return found - {"done"}
 
     def state(self, positions: Positions) -> State:
@@ -210,6 +218,8 @@ class Standing:
         stream, seq, expires = str(fact.get("stream")), read_integer(fact.get("seq")), read_number(fact.get("expires"))
         if seq is None:
             return
+        if stream == "SCHEDULE":
+            self.scheduled.add(str(fact.get("subject")))
         at = read_number(fact.get("at")) or 0.0
         takers = positions.takers(stream, str(fact.get("subject")), seq, at)
         self.concerned |= takers
