@@ -27,6 +27,7 @@ EDITED: Final = "Tieline-Edited"
 AWAKE: Final = "Tieline-Awake"
 GUEST: Final = "Tieline-Guest"
 SIGNATURE: Final = "Tieline-Signature"
+MARKER: Final = "Nats-Marker-Reason"  # the server's mark where the last message of a subject was; it has no payload
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 

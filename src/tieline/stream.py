@@ -40,6 +40,8 @@ class Stream:
     ``duplicates`` is the window within which a second publish with the same ``Nats-Msg-Id`` is dropped. ``write_once``
     lets each subject be written a single time; ``keep_last`` keeps the newest message of each subject. ``delays`` lets
     `publish` delay its messages. ``replicas`` of None means 3 on a cluster and 1 on a single server.
+    ``markers``: for so long the server leaves a mark where the last message of a subject became too old. It lets
+    whoever may publish to the stream empty it (``Nats-Rollup``): only for streams that no agent publishes to.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Stream:
     schedules: bool = False
     atomic: bool = False
     delays: bool = True
+    markers: Seconds[float | None] = Seconds(None, optional=True)
     sources: tuple[Source, ...] = ()
     republish: tuple[str, str] | None = None
     description: str = ""
@@ -133,8 +136,8 @@ def default_streams() -> tuple[Stream, ...]:
             subjects=("cancelled.*",),
             max_age=15 * _DAY,
             max_bytes=16 * _MIB,
-            ttls=False,
             keep_last=True,
+            markers=_DAY,
             delays=False,
             description="which conversations are cancelled, for every process to read",
         ),

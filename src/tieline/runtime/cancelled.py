@@ -96,7 +96,9 @@ class Cancellations:
             self._learn(subject.split(".")[2], record_in(received.payload))
 
     def _learn(self, conversation: str, record: Record) -> None:
-        if conversation and conversation not in self.cancelled.records:
+        if not record:  # it has aged out
+            self.cancelled.records.pop(conversation, None)
+        elif conversation and conversation not in self.cancelled.records:
             self.cancelled.records[conversation] = record
             log.warning("conversation %s is cancelled by %s", conversation, record.get("by", "somebody"))
             self._stop(conversation)

@@ -139,10 +139,10 @@ def _start(bus: Bus, names: list[str], group: asyncio.TaskGroup) -> list[Callabl
 
 def _start_audit(bus: Bus, group: asyncio.TaskGroup) -> Callable[[], None]:
     """The services of the process ``audit``. Imported only where they run: agents do without their weight."""
-    from tieline.services import accountant, deadletters, due_messages, journal_pruner, pager, storage_watch
+    from tieline.services import accountant, aged_out, deadletters, due_messages, journal_pruner, pager, storage_watch
 
     stop = asyncio.Event()
-    for service in (pager, storage_watch, accountant, deadletters, due_messages, journal_pruner):
+    for service in (pager, storage_watch, accountant, deadletters, due_messages, journal_pruner, aged_out):
         group.create_task(service.run(bus, stop))
     return stop.set
 

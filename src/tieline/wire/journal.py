@@ -106,7 +106,8 @@ class Journal:
     async def newer(self, stream: str, pattern: str, after: int) -> tuple[dict[str, Record], int]:
         """What ``stream`` has on ``pattern`` after a sequence, and the sequence to ask after next time.
 
-        Not more than one page, oldest first: ask until there is nothing. `Unsettled` when the server does not answer.
+        Not more than one page, oldest first: ask until there is nothing. A record that has aged out, and left a mark,
+        is empty. `Unsettled` when the server does not answer.
         """
         body = json.dumps({"seq": after + 1, "next_by_subj": pattern, "batch": _BATCH}).encode()
         try:
@@ -114,7 +115,9 @@ class Journal:
         except NoAnswer as silence:
             raise Unsettled(f"the stream {stream} does not answer: {silence}") from silence
         found = [(headers_of(reply), reply.payload) for reply in replies if reply.status is None]
-        records = {told.get("Nats-Subject", ""): record_in(payload) for told, payload in found}
+        records = {
+            told.get("Nats-Subject", ""): {} if names.MARKER in told else record_in(payload) for told, payload in found
+        }
         return records, max((read_digits(told.get("Nats-Sequence")) or after for told, _ in found), default=after)
 
     async def _stored(self, wanted: Iterable[str]) -> dict[str, Received]:

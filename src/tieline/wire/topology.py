@@ -97,6 +97,7 @@ def stream_config(stream: Stream, replicas: int, metadata: Mapping[str, str]) ->
         "allow_direct": True,
         "allow_msg_ttl": stream.ttls,
         "allow_msg_schedules": stream.schedules,
+        "subject_delete_marker_ttl": int((stream.markers or 0) * _NANO),
         "allow_atomic": stream.atomic,
         "metadata": dict(metadata),
     }
