@@ -280,6 +280,31 @@ async def test_what_is_not_sure_is_read_back_and_done_after_a_yes(said: str, que
     assert not again[2].wants  # there is nothing to say yes to any more
 
 
+@pytest.mark.parametrize("answer", ["yes", "december fourth, yes", "yes, friday the fourth at three", "that's right"])
+async def test_what_was_read_back_may_be_said_again(answer: str) -> None:
+    turns = await office("book 1042 next friday at three, 206 555 0142", answer)
+    assert turns[1].wants == (Book(home="1042", slot=at(4, 15, month=12), phone=PHONE),)
+
+
+@pytest.mark.parametrize("answer", ["yes but at four", "no, the third", "that's the 27th, right?"])
+async def test_another_answer_is_read_back_again(answer: str) -> None:
+    turns = await office("book 1042 next friday at three, 206 555 0142", answer)
+    assert not turns[1].wants
+    assert turns[1].confirms
+
+
+async def test_it_is_asked_about_where_several_homes_were_spoken_of() -> None:
+    turns = await office("tell me about 1042 and 1077", ("1042",), ("1077",), "book it friday at three", "1042", PHONE)
+    assert "Which home" in turns[1].say
+    assert turns[-1].wants == (Book(home="1042", slot=at(27, 15), phone=PHONE),)
+
+
+async def test_the_newest_of_several_telephone_numbers_counts() -> None:
+    for said in ("206 555 0100, no sorry, 206 555 0142", "not 425 555 0100, 206 555 0142"):
+        turns = await office("book 1042 friday at three", said)
+        assert turns[1].wants == (Book(home="1042", slot=at(27, 15), phone=PHONE),)
+
+
 async def test_a_viewing_that_replaces_another_says_so_or_asks() -> None:
     booked = "book 1042 friday at three, 206 555 0142"
     (sure,) = (await office(booked, "1077 instead"))[1:]

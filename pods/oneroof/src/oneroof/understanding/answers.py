@@ -19,12 +19,18 @@ _NO: Final = re.compile(
     r"incorrect|neither|"
     r"i didn't|i did not|don't|do not)\b"
 )
+_YES_ANYWHERE: Final = re.compile(r"\b(?:yes|yeah|yep|right|correct|exactly|please|fine|perfect)\b")
 _BUT: Final = re.compile(r"\b(?:but|not|no|except|wait|don't|actually|only|unless|if|instead|rather)\b")
 
 
 def is_yes(text: str) -> bool:
     """Whether a line agrees, without any but."""
     return _YES.match(text) is not None and _BUT.search(text) is None
+
+
+def says_yes(text: str) -> bool:
+    """Whether a line that repeats what was read back agrees somewhere: "December fourth, yes"."""
+    return _YES_ANYWHERE.search(text) is not None and _BUT.search(text) is None
 
 
 def is_no(text: str) -> bool:

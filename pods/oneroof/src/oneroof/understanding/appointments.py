@@ -14,7 +14,7 @@ from oneroof.understanding.offers import Offers
 from oneroof.understanding.reply import Reply
 from oneroof.understanding.searching import Searching
 from oneroof.understanding.viewing import Viewing
-from oneroof.understanding.when import say_slot
+from oneroof.understanding.when import When, say_slot
 from oneroof.understanding.wishes import Book, Wish
 
 _ALSO: Final = re.compile(r"\b(?:also|too|as well|another|second viewing|both)\b|^\W*(?:oh )?(?:and|then)\b")
@@ -67,6 +67,14 @@ class Appointments:
             self.viewing.doubt("")
             reply.ask(Ask.HOME, replies.which_first(several))
 
+    def is_restated(self, when: When) -> bool:
+        """Whether ``when`` names the day or the time of the open viewing once more, and nothing else."""
+        viewing = self.viewing
+        if viewing is None or not when:
+            return False
+        said = When(when.day, when.clock, when.by_name, sure=when.sure)
+        return said == when and when.day in (None, viewing.day) and when.clock in (None, viewing.clock)
+
     def add(self, named: Mention | None, heard: Heard, reply: Reply) -> None:
         """Takes a home or a time that comes without a request."""
         done = self.viewing
@@ -113,7 +121,9 @@ class Appointments:
         reply.progress = True
         named = named or (Mention("it", 0) if viewing.home is None and viewing.pick is None else None)
         as_well = False
-        if named and (home := self.resolve(named)):
+        if named and named.kind in ("it", "that") and self._call.offers.mixed:
+            viewing.home = viewing.pick = None  # which of those the office spoke of, is asked
+        elif named and (home := self.resolve(named)):
             viewing.take_home(home)
             self._call.offers.take_up(home)
             # "actually, can I see 1077": instead, or as well?

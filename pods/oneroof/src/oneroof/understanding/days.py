@@ -52,7 +52,7 @@ _ENDS: Final = (
     r"(?= *(?:$|[^a-z0-9 ]|(?:at|of|in|on|around|about|from|for|please|or|and|if|by|before|after|would|works|work|is|"
     r"to|then|thanks|"
     r"sounds|will|should|when|with|instead|the|my|no|not|but|say|between|maybe|can|could|i|we|it|that|suits|morning|"
-    r"afternoon|evening|until|till|any|half|quarter|noon|1st|[0-9]+)\b))"
+    r"afternoon|evening|until|till|any|half|quarter|noon|right|today|this|next|good|fine|ok|okay|yes|correct|sure|um|er|so|1st|[0-9]+)\b))"
 )
 _MOST_WEEKS: Final = 8  # more are read back: "ten thirty two weeks on Saturday" is not 32 weeks
 _HOLIDAYS: Final = {

@@ -7,7 +7,7 @@ from typing import Final
 
 from oneroof.office.hours import LOCAL, is_open
 from oneroof.understanding import replies
-from oneroof.understanding.answers import is_no, is_yes
+from oneroof.understanding.answers import is_no, is_yes, says_yes
 from oneroof.understanding.appointments import Appointments, CallState, corrects
 from oneroof.understanding.hearing import Ask, Context, Heard, hear, is_silence
 from oneroof.understanding.homes import Mention
@@ -74,6 +74,7 @@ class Dialogue:
         if is_silence(text):
             return self._silence()
         self._silences = 0
+        self._call.offers.caller_speaks()
         asked, self._question = self._question, Question()
         heard = hear(text, self._call.now, self._context(asked.ask))
         reply = Reply(self._call.wished)
@@ -89,7 +90,7 @@ class Dialogue:
                 self._small_talk(heard, asked, reply)
         self._finish(heard, asked, reply)
         self._question = reply.question
-        confirms = reply.question.ask is Ask.CONFIRM and reply.say[-1] == reply.question.words
+        confirms = reply.question.ask is Ask.CONFIRM and reply.question.words in reply.say
         return Turn(say=" ".join(reply.say), wants=tuple(reply.wants), hang_up=reply.hang_up, confirms=confirms)
 
     def _context(self, asked: Ask | None) -> Context:
@@ -109,9 +110,10 @@ class Dialogue:
 
     def _confirmed(self, heard: Heard, reply: Reply) -> bool:
         """What the office read back was answered with yes or no, and nothing else. False for anything else."""
-        if heard.when or heard.criteria or heard.clear_homes or heard.not_homes:
+        restated = self._appointments.is_restated(heard.when)
+        if (heard.when and not restated) or heard.criteria or heard.clear_homes or heard.not_homes:
             return False
-        if is_yes(heard.text):
+        if is_yes(heard.text) or (restated and says_yes(heard.text)):
             self._take_contact(heard, reply)
             reply.progress = True
             # a search is read back before a viewing is, so where one waits, it is what was read back

@@ -33,7 +33,7 @@ _BARE = re.compile(
 _SPLIT = re.compile(
     r"(?<![$\w.:/+-])(?<![0-9] )([0-9]{1,2}(?: [0-9]{1,2}){1,4})(?![\w:]| [0-9]| ?(?:bed|bath|am\b|pm\b))"
 )
-_LISTING = re.compile(r"(?!98[01][0-9]{2}$)[0-9]{4,5}")  # five digits may be a ZIP code of Seattle
+_LISTING = re.compile(r"(?!98[01][0-9]{2}$)[1-9][0-9]{3,4}")  # five digits may be a ZIP code of Seattle
 _PICK = re.compile(r"\b(?:(1st|2nd|3rd|[4-9]th|10th)|(last|final))(?: ?(" + _NOUN + r"))?\b(?! of\b)")
 _DATED = re.compile(r"(?:day|\bon|\bof),? the $|day $")
 _ONLY_PICK = re.compile(r"\W*(?:option|number)?\W*([1-9])\W*(?:please\W*)?")

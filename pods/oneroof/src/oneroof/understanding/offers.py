@@ -20,6 +20,8 @@ class Offers:
     slots: tuple[datetime, ...] = ()
     focus: str | None = None
     taken_up: list[str] = field(default_factory=list)
+    mixed: bool = False  # the office spoke of several homes one after the other: "it" may be any of them
+    _answered: bool = False  # the office has spoken of one home since the caller's last line
 
     def hear(self, line: Line, now: datetime) -> None:
         """Takes note of an office line."""
@@ -30,6 +32,9 @@ class Offers:
         if homes:
             # the answer about one home leaves the list to pick from, and makes it the one talked about
             self.slots = ()
+            if len(homes) == 1:
+                self.mixed = self._answered and (self.mixed or homes[0] != self.focus)
+                self._answered = True
             self.focus = homes[0] if len(homes) == 1 else self.focus if self.focus in homes else None
         if len(slots) > 1 or (slots and not homes):
             self.slots = slots
@@ -37,6 +42,10 @@ class Offers:
     def clear(self) -> None:
         """Forgets what was offered: another search is on its way."""
         self.homes, self.slots, self.focus = [], (), None
+
+    def caller_speaks(self) -> None:
+        """The caller has the word: what the office says after it is about something else."""
+        self._answered = False
 
     def take_up(self, home: str) -> None:
         """Makes ``home`` the one talked about."""

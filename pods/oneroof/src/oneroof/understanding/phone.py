@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 import phonenumbers
 
+from oneroof.understanding.mentions import blank
+
 _RUN = re.compile(r"(?<![\w$.:/])\+?\(?[0-9](?:[0-9()\-., ]{0,60}[0-9])?")
 _CUE = re.compile(
     r"\b(?:my (?:phone |cell |mobile |new |other )?(?:number|phone|cell|mobile)|phone number|callback number|"
     r"(?:call|phone|ring|reach|text) me(?: back)?(?: at| on)|number is|area code|it is a (?:cell|mobile))\b"
 )
+_DENIED = re.compile(r"\b(?:not|instead of|rather than|no longer) $")
 _MOST_GROUPS = 24  # digit groups of one run that are tried as a number
 
 
@@ -28,16 +31,24 @@ def read_phone(text: str, *, expected: bool = False) -> tuple[Phone, str]:
     """
     cue = _CUE.search(text)
     wrong = False
+    last: str | None = None  # "206 555 0142, no, 0143": the newest number counts
+    rest = text
     for run in _RUN.finditer(text):
         if found := _number_in(run[0]):
-            number, start, end = found
-            start, end = start + run.start(), end + run.start()
-            return Phone(number), text[:start] + "_" * (end - start) + text[end:]
+            last = found[0]
+            while found:
+                start, end = found[1] + run.start(), found[2] + run.start()
+                denied = _DENIED.search(rest[:start])
+                rest = blank(rest, denied.start() if denied else start, end)
+                found = _number_in(run[0][: found[1]])
+            continue
         size = sum(char.isdigit() for char in run[0])
         after_cue = cue is not None and 0 <= run.start() - cue.end() < 12
         listings = all(len(group) in (4, 5) for group in re.findall(r"[0-9]+", run[0]))
         wrong = wrong or (size > 10 and not listings) or (size >= 3 and after_cue)
         wrong = wrong or (size >= 7 and expected and not listings)
+    if last is not None:
+        return Phone(last), rest
     if wrong or (expected and re.fullmatch(r"\W*[0-9][0-9\W]*", text)):
         return Phone(impossible=True), _RUN.sub(_blank_long, text)
     return Phone(), text
