@@ -117,7 +117,7 @@ class Accountant:
             try:
                 await self._bus.connection.request(sum_subject(self._bus.pod.name), _PING, wait=_PING_WAIT)
             except NoAnswer:
-                await asyncio.sleep(random.uniform(0.0, 0.2) * _STANDBY)
+                await asyncio.sleep(random.uniform(0.0, 0.1) * _STANDBY)
             else:
                 return True
         return False
