@@ -86,7 +86,9 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": f"{self.source / 'src'}:{self.folder}"}
+        # With compiled modules, as an installed package has them, whatever this machine's settings are.
+        cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled" / self.name)}
+        return {**os.environ, **cached, "PYTHONPATH": f"{self.source / 'src'}:{self.folder}"}
 
 
 async def main() -> None:
