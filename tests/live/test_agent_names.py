@@ -13,6 +13,7 @@ from tieline import Bus, Conversation, Limits, NotApplied, Pod, Refuse, ToolRun,
 from tieline.agent import Start
 from tieline.errors import BadDeclaration
 from tieline.outcomes import Outcome
+from tieline.services import accountant
 from tieline.services.letters.reading import Selection, letters
 from tieline.services.letters.redriving import Order, redrive
 from tieline.testing import Server, eventually
@@ -72,11 +73,14 @@ async def test_start_new_gets_nothing_old_and_everything_since(nats_url: str) ->
     async with connect(pod, settings=settings(nats_url)) as bus:
         await topology.apply(bus.connection, pod)
         await published(bus, "meanwhile")  # before any process of the agent runs
-    async with at_work(pod, nats_url) as office:
+    async with at_work(pod, settings(nats_url, audit=True)) as office:
         await published(office.bus, "later")
         await eventually(lambda: len(seen) == 2, what="what was published since")
         info = await consumer_info(office.bus, "CALL_INTENT", "looking")
         assert (info["num_pending"], info["config"]["opt_start_seq"]) == (0, 26)
+        await office.bus.written()
+        [row] = [row for row in await accountant.take_settled(office.bus) if row.agent == "looking"]
+        assert (row.published, row.done, row.pending, row.unaccounted) == (2, 2, 0, 0), "what is older is not its own"
     assert sorted(seen) == ["later", "meanwhile"]
 
 

@@ -9,26 +9,25 @@ Not: a consumer that begins at the oldest message without an end. Everything beh
 delivered again, as a first delivery, for which nothing is looked up in the journal.
 """
 
-import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tieline import headers as names
 from tieline import subjects
-from tieline.errors import BadPayload, BadSettings, NotApplied, first_of
+from tieline.errors import BadPayload, BadSettings, NotApplied
 from tieline.records.checkpoint import AccountState
 from tieline.records.reading import read_ttl
+from tieline.runtime.attempt import conversation_for
 from tieline.runtime.bus import Bus, whole_seconds
+from tieline.runtime.history import Copy, History
 from tieline.runtime.park import bring_back
 from tieline.services.accounting.checkpoints import Checkpoints
-from tieline.services.accounting.keeper import Keeper
-from tieline.services.accounting.readers import Readers
+from tieline.services.accounting.keeper import count_now
 from tieline.wire.connection import ApiError, NoAnswer
 from tieline.wire.feed import Feed
-from tieline.wire.stored import stored_message
+from tieline.wire.stored import Stored, stored_message
 from tieline.wire.topology import Consumer, agent_of, consumer_infos, consumers_of, create_consumer, is_waker
 
 __all__ = ["Recreation", "plan_recreations", "recreate"]
@@ -79,6 +78,8 @@ async def recreate(bus: Bus, recreation: Recreation) -> None:
         headers = names.carried(message.headers)
         origin = headers.get(names.ORIGIN) or f"{consumer.stream}-{seq}-{int(message.at * 1000):x}"
         headers |= {names.SUBJECT: message.subject, names.ORIGIN: origin}
+        if attempts := await _attempts(bus, consumer, message, origin):
+            headers[names.PARK] = str(attempts)  # or this copy would be taken for a stale one
         ttl = read_ttl(message.headers.get(names.TTL))
         if ttl is not None:
             headers[names.TTL] = whole_seconds(message.at + ttl - time.time())
@@ -86,6 +87,14 @@ async def recreate(bus: Bus, recreation: Recreation) -> None:
         aside = {"stream": consumer.stream, "agent": consumer.durable, "payload": payload, "headers": headers}
         await bring_back(bus, aside, f"recreated {consumer.stream} {seq}")
     await create_consumer(bus.connection, bus.pod, consumer, recreation.begin)
+
+
+async def _attempts(bus: Bus, consumer: Consumer, message: Stored, origin: str) -> int:
+    """How many attempts at the message are on record."""
+    conversation = conversation_for(message.headers, message.payload, origin)
+    about = (consumer.durable, conversation, origin, message.headers.get(names.RUN, ""))
+    past = await History(bus.journal, bus.replica, about, Copy(message.seq)).past()
+    return past.next - 1
 
 
 async def _missing(bus: Bus) -> list[tuple[Consumer, int]]:
@@ -128,27 +137,10 @@ async def _accounts(bus: Bus) -> dict[tuple[str, str], AccountState] | None:
         return None
     known = {(state.stream, state.agent) for state in checkpoint.accounts}
     try:
-        async with _kept(bus) as keeper:
-            await keeper.look()
-            states = {key: account.state() for key, account in keeper.books.accounts.items()}
+        books = (await count_now(bus.connection, bus.pod)).books
     except (NoAnswer, ApiError) as error:
         raise NotApplied(f"what was handled cannot be read now, run it again: {error}") from error
-    return {key: state for key, state in states.items() if key in known}
-
-
-@asynccontextmanager
-async def _kept(bus: Bus) -> AsyncIterator[Keeper]:
-    """The books as of now, for as long as the block lasts. Changes nothing."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group))
-            try:
-                await keeper.open(create=False)
-                yield keeper
-            finally:
-                keeper.readers.stop()
-    except BaseExceptionGroup as failed:
-        raise first_of(failed) from None
+    return {key: account.state() for key, account in books.accounts.items() if key in known}
 
 
 def _recreation(consumer: Consumer, state: AccountState) -> Recreation:

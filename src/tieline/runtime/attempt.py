@@ -15,7 +15,7 @@ from tieline.runtime.history import NO_PAST, Copy, History, Past
 from tieline.runtime.steps import Steps
 from tieline.wire.delivery import Delivery
 
-__all__ = ["Attempt", "conversation_of", "now"]
+__all__ = ["Attempt", "conversation_for", "conversation_of", "now"]
 
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -43,9 +43,7 @@ class Attempt:
 
     def __init__(self, bus: Bus, duty: Duty, delivery: Delivery) -> None:
         """Cheap, and never fails: what is wrong with a payload is found by running."""
-        conversation = conversation_of(delivery.headers, delivery.payload) or f"o-{delivery.origin}"
-        if len(conversation) > LONGEST_NAME:
-            conversation = subjects.token(conversation)
+        conversation = conversation_for(delivery.headers, delivery.payload, delivery.origin)
         self._bus = bus
         self.duty = duty
         self.delivery = delivery
@@ -100,6 +98,12 @@ class Attempt:
 def now() -> float:
     """Seconds on a clock that also counts while this process, or the whole machine, is frozen."""
     return time.clock_gettime(_CLOCK)
+
+
+def conversation_for(headers: Mapping[str, str], payload: bytes, origin: str) -> str:
+    """The conversation that a message belongs to; one of its own, named by its origin, if it does not say."""
+    conversation = conversation_of(headers, payload) or f"o-{origin}"
+    return conversation if len(conversation) <= LONGEST_NAME else subjects.token(conversation)
 
 
 def conversation_of(headers: Mapping[str, str], payload: bytes) -> str | None:

@@ -19,7 +19,7 @@ from tieline.runtime.bus import Bus
 from tieline.services.accounting.asking import CATCHING_UP, ask, encode_rows, sum_subject
 from tieline.services.accounting.books import NOBODY
 from tieline.services.accounting.checkpoints import Overtaken
-from tieline.services.accounting.keeper import Keeper, Restored
+from tieline.services.accounting.keeper import Keeper, Restored, count_now
 from tieline.services.accounting.readers import Readers
 from tieline.services.expiries import Expiries
 from tieline.services.ledger import Row
@@ -51,7 +51,7 @@ async def take(bus: Bus) -> list[Row]:
     try:
         return await ask(bus.connection, bus.pod.name)
     except NoAnswer:
-        return await _counted(bus)
+        return (await count_now(bus.connection, bus.pod)).rows or []
 
 
 async def take_settled(bus: Bus) -> list[Row]:
@@ -67,20 +67,6 @@ async def take_settled(bus: Bus) -> list[Row]:
 async def run(bus: Bus, stop: asyncio.Event) -> None:
     """Keep the books of the pod until ``stop`` is set, and answer requests on `sum_subject` with the rows as JSON."""
     await until_stopped(Accountant(bus).work(), bus.connection, stop)
-
-
-async def _counted(bus: Bus) -> list[Row]:
-    """Count without an accountant, from the newest checkpoint."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group))
-            try:
-                await keeper.open(create=False)
-                return await keeper.look()
-            finally:
-                keeper.readers.stop()
-    except BaseExceptionGroup as failed:
-        raise first_of(failed) from None
 
 
 class Accountant:

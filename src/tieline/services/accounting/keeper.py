@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tieline.errors import BadPayload, NotApplied
+from tieline.errors import BadPayload, NotApplied, first_of
 from tieline.pod import Pod
 from tieline.records.checkpoint import Checkpoint, Position
 from tieline.records.reading import read_integer, read_timestamp
@@ -18,7 +18,7 @@ from tieline.services.ledger import Row
 from tieline.wire.connection import ApiError, Connection, NoAnswer
 from tieline.wire.topology import consumers_of
 
-__all__ = ["Keeper", "Restored", "holds_of"]
+__all__ = ["Keeper", "Restored", "count_now", "holds_of"]
 
 log = logging.getLogger("tieline.accountant")
 
@@ -246,6 +246,24 @@ class Keeper:
         if view is None:
             raise NotApplied(f"stream {stream} does not exist; `tieline apply` makes it")
         return view
+
+
+async def count_now(connection: Connection, pod: Pod) -> Keeper:
+    """The books as of now, from the newest checkpoint and what came since. Changes nothing, and reads no further.
+
+    Raises like `Keeper.look`, and `NotApplied` where a stream of the pod is missing.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            keeper = Keeper(connection, pod, Readers(connection, group))
+            try:
+                await keeper.open(create=False)
+                await keeper.look()
+            finally:
+                keeper.readers.stop()
+    except BaseExceptionGroup as failed:
+        raise first_of(failed) from None
+    return keeper
 
 
 def holds_of(pod: Pod) -> list[Hold]:

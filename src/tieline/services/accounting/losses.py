@@ -1,6 +1,5 @@
 """Losses that the sum shows: which messages they are, and how an operator accepts them after having looked."""
 
-import asyncio
 import os
 import time
 from dataclasses import dataclass
@@ -8,12 +7,10 @@ from itertools import batched
 
 from tieline import headers as names
 from tieline import subjects
-from tieline.errors import first_of
 from tieline.records.losses import MOST_RANGES, AcceptedLoss
 from tieline.records.settlements import ranges_of
 from tieline.runtime.bus import Bus
-from tieline.services.accounting.keeper import Keeper
-from tieline.services.accounting.readers import Readers
+from tieline.services.accounting.keeper import count_now
 from tieline.services.accounting.unseen import UNSEEN
 
 __all__ = ["Loss", "accept", "losses"]
@@ -39,16 +36,7 @@ class Loss:
 
 async def losses(bus: Bus) -> list[Loss]:
     """What is unaccounted now, from the newest checkpoint and what came since. Changes nothing."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            keeper = Keeper(bus.connection, bus.pod, Readers(bus.connection, group))
-            try:
-                await keeper.open(create=False)
-                await keeper.look()
-            finally:
-                keeper.readers.stop()
-    except BaseExceptionGroup as failed:
-        raise first_of(failed) from None
+    keeper = await count_now(bus.connection, bus.pod)
     found = [
         Loss(account.stream, account.agent, ranges_of(account.unaccounted()), account.earlier)
         for stream in keeper.books.streams
