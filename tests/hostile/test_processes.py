@@ -1,14 +1,16 @@
 """Processes that die: in mid-handler, between publish and acknowledgement, every time; or that are asked to end."""
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.crew import Job, crew
+from support.crew import Job, crew, crowd
 from support.office import consumer_info, dead_letters, settings, stored
 from support.processes import agents, lines
 
@@ -173,3 +175,41 @@ async def test_work_goes_on_while_processes_are_killed_again_and_again(nats_serv
         await eventually(lambda: quiet(bus), what="everything handled", within=20)
         assert await dead_letters(bus) == []
     assert {line for line in lines(notes) if line.startswith("done")} == {f"done p{n}" for n in range(200)}
+
+
+def has_begun(notes: Path, count: int) -> bool:
+    return len(lines(notes)) >= count
+
+
+@pytest.mark.parametrize("poison", [False, True])
+async def test_two_kills_do_not_make_suspects_wait_for_one_another(
+    nats_server: Server, notes: Path, poison: bool
+) -> None:
+    """A hundred messages of two seconds on fifty slots. What was in flight at both kills runs 25 at a time, not alone.
+
+    A message that kills its process is found all the same, among others that are handled meanwhile.
+    """
+    names = {f"m{number}" for number in range(100)}
+    async with connect(crowd, settings=settings(nats_server.url)) as bus:
+        await topology.apply(bus.connection, crowd)
+        await asyncio.gather(*(bus.publish(Job(call_id=n, notes=str(notes), kind="two seconds")) for n in names))
+        if poison:
+            await bus.publish(Job(call_id="bad", notes=str(notes), kind="poison"))
+        async with agents(nats_server.url, notes.with_suffix(".log"), "worker", pod="crowd") as killed:
+            for begun in (50, 100):
+                await eventually(partial(has_begun, notes, begun), what="a full house")
+                await killed.kill()
+                await killed.start()
+
+            async def handled() -> bool:
+                if killed.dead():
+                    await killed.start()
+                return {f"done {n}" for n in names} <= set(lines(notes)) and (
+                    not poison or bool(await dead_letters(bus))
+                )
+
+            await eventually(handled, what="all of them handled, or dead", within=200)
+            letters = await dead_letters(bus)
+        records = [json.loads(record.payload) for record in await stored(bus, "step.worker.*.attempt.*")]
+    assert [letter.headers["Tieline-Conversation"] for letter in letters] == (["bad"] if poison else [])
+    assert poison or not any(record.get("alone") for record in records)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tieline import Conversation, Limits, Message, Pod, Refuse
 from tieline.testing import eventually
 
-__all__ = ["Finished", "Job", "crew", "note"]
+__all__ = ["Finished", "Job", "crew", "crowd", "note"]
 
 
 class Job(Message, subject="call.intent.job"):
@@ -36,8 +36,10 @@ async def stamp(name: str, notes: str) -> str:
     return name.upper()
 
 
-@crew.agent
-async def worker(job: Job, call: Conversation) -> Refuse | None:
+crowd = Pod("crowd", limits=Limits(concurrency=50, ack_wait=1.0, attempts=2, first_retry=0.1, drain=0.2))
+
+
+async def work(job: Job, call: Conversation) -> Refuse | None:
     note(job.notes, f"begin {job.call_id}")
     match job.kind:
         case "poison":
@@ -68,6 +70,10 @@ async def worker(job: Job, call: Conversation) -> Refuse | None:
             await asyncio.sleep(0.02)
     note(job.notes, f"done {job.call_id}")
     return None
+
+
+crew.agent(name="worker")(work)
+crowd.agent(name="worker")(work)
 
 
 @crew.agent

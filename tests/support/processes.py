@@ -17,7 +17,7 @@ class Agents:
     """One ``tieline.services.process`` with some names of a pod."""
 
     def __init__(self, url: str, log: Path, *names: str, **settings: str) -> None:
-        self._arguments = ["--server", url, "support.crew:crew", *names]
+        self._arguments = ["--server", url, f"support.crew:{settings.pop('pod', 'crew')}", *names]
         self._settings = settings
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
