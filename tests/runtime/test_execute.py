@@ -1,6 +1,7 @@
 """`execute`: one delivery in, one outcome out, whatever the handler does."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -305,3 +306,35 @@ async def test_an_error_that_cannot_be_told_is_an_answer_too() -> None:
     outcome = await outcome_of(raises(MuteError()))
     assert isinstance(outcome, Retry)
     assert "MuteError" in outcome.reason
+
+
+async def test_a_run_that_ends_at_its_deadline_is_refused_for_it_whatever_the_clock_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A timer may fire a moment before the clock of the wall gets there. A retry would find no time left: expired."""
+    due = time.time() + 0.02
+    monkeypatch.setattr(time, "time", lambda: due - 0.02)
+    desk = Silent()
+    desk.deadline = due
+    conversation = Conversation("c1", "job", "CALL_INTENT-1-0", 0.0, cast("Desk", desk))
+
+    async def hangs(_: Conversation) -> None:
+        await asyncio.Event().wait()
+
+    outcome = await execute(Job(hangs), Letter(), conversation)
+    assert isinstance(outcome, Refuse)
+    assert outcome.cause is not None
+    assert outcome.cause.kind == "deadline"
+
+
+async def test_a_handler_that_swallows_its_timeout_and_ends_leaves_nothing_cancelled() -> None:
+    async def ends(_: Conversation) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+    assert await outcome_of(ends, limit=0.01) == Done()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

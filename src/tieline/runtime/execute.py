@@ -61,7 +61,7 @@ async def execute(
             raise
         if not limit.reached:  # nobody wants this run to end: something the handler awaited was cancelled
             return _raised(error)
-        if due is not None and time.time() >= due:
+        if due is not None and left <= duty.limits.timeout:  # not by the clock: timers end a moment early
             return _too_late("its deadline passed while it ran")
         reason = f"the handler ran longer than its timeout of {duty.limits.timeout:g} s"
         return Retry(reason, cause=Cause("timeout", reason, "TimeoutError"))
@@ -133,12 +133,13 @@ class _Limit:
     The timer is made at the event loop's next turn: a handler that never waits needs none, and could not be stopped.
     """
 
-    __slots__ = ("_allowed_for", "_before", "_seconds", "_stood_still", "_task", "_timer", "reached")
+    __slots__ = ("_allowed_for", "_before", "_seconds", "_stood_still", "_taken_back", "_task", "_timer", "reached")
 
     def __init__(self, seconds: float, stood_still: Callable[[], float]) -> None:
         self._task = asyncio.current_task()
         self._before = self._task.cancelling() if self._task is not None else 0
         self.reached = False
+        self._taken_back = False  # the cancellation
         self._seconds = seconds
         self._stood_still = stood_still  # seconds in which the process was made to wait: they are not the handler's
         self._allowed_for = stood_still()
@@ -160,8 +161,15 @@ class _Limit:
         """True when somebody else than this limit cancelled the task. Ask once, with the cancellation caught."""
         if self._task is None:
             return True
-        left = self._task.uncancel() if self.reached else self._task.cancelling()
-        return left > self._before
+        self._take_back()
+        return self._task.cancelling() > self._before
 
     def over(self) -> None:
+        """What follows is not to be cancelled, also where the handler swallowed it and came to its end."""
         self._timer.cancel()
+        self._take_back()
+
+    def _take_back(self) -> None:
+        if self.reached and not self._taken_back and self._task is not None:
+            self._taken_back = True
+            self._task.uncancel()
