@@ -11,7 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from tieline import codec
-from tieline.errors import BadPayload
+from tieline.declared.pending_calls import PendingCalls, notes_calls
+from tieline.errors import BadPayload, NotAwaited
 from tieline.messages import Message
 from tieline.tool import Tool
 
@@ -49,6 +50,12 @@ class Desk(Protocol):
 
     deadline: float | None  # seconds since 1970
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether tasks that the handler began still use the conversation."""
+
+    def finish(self) -> Awaitable[None]: ...
+
     def publish(self, message: Message, after: float | None, conversation: str | None) -> Awaitable[None]: ...
 
     def tool(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> Awaitable[Any]: ...
@@ -72,6 +79,7 @@ class Desk(Protocol):
     def end(self) -> Awaitable[None]: ...
 
 
+@notes_calls("call", "publish", "tool", "step", "model", "ask", "reply", "ask_human", "sleep", "end")
 class Conversation:
     """The conversation a handler works for, and the way to speak in it.
 
@@ -80,7 +88,7 @@ class Conversation:
     sent it, where that is a program outside of the account; what it says is nobody's word but its own.
     """
 
-    __slots__ = ("_desk", "_stored", "agent", "attempt", "guest", "id", "origin")
+    __slots__ = ("_desk", "_stored", "agent", "attempt", "guest", "id", "origin", "pending_calls")
 
     def __init__(self, conversation: str, agent: str, origin: str, stored: float, desk: Desk) -> None:
         self.id = conversation
@@ -88,6 +96,7 @@ class Conversation:
         self.origin = origin
         self.attempt = 1
         self.guest: str | None = None
+        self.pending_calls: PendingCalls = set()  # calls that nobody has awaited yet
         self._stored = stored
         self._desk = desk
 
@@ -106,6 +115,19 @@ class Conversation:
         """When the whole piece of work is due (UTC), if it is. It travels with everything published from here."""
         due = self._desk.deadline
         return None if due is None else datetime.fromtimestamp(due, UTC)
+
+    async def finish(self) -> None:
+        """Wait for the tasks that the handler began; Tieline calls it when the handler has returned.
+
+        Raises what one of them raised, and `NotAwaited` for calls of this conversation that nobody awaited.
+        """
+        if self.pending_calls or self._desk.unfinished:
+            await self._desk.finish()
+        if self.pending_calls:
+            forgotten = sorted(str(call) for call in self.pending_calls)
+            for call in list(self.pending_calls):
+                call.close()
+            raise NotAwaited(f"{', '.join(forgotten)} was not awaited, so it did nothing: write await before it")
 
     async def publish(
         self, message: Message, *, after: float | timedelta | None = None, conversation: str | None = None
@@ -253,7 +275,7 @@ class Conversation:
 
     def state[S: BaseModel](self, model: type[S]) -> "State[S]":
         """This conversation's shared record, as ``model``. See `State`."""
-        return State(self._desk, model)
+        return State(self._desk, model, self.pending_calls)
 
     async def end(self) -> None:
         """End the conversation: its state goes. Messages that are on their way are still handled."""
@@ -264,13 +286,15 @@ class Conversation:
         log.info(f"%s [%s] {text}", self.agent, self.id, *values)  # noqa: G004
 
 
+@notes_calls("call.state()", "get", "update")
 class State[S: BaseModel]:
     """A conversation's record, shared by all agents that handle its messages. Writes compare and set.
 
     A write is a step: a second run of the handler does not write again. Values are validated when read.
     """
 
-    def __init__(self, desk: Desk, model: type[S]) -> None:
+    def __init__(self, desk: Desk, model: type[S], pending_calls: PendingCalls) -> None:
+        self.pending_calls = pending_calls
         self._desk = desk
         self._adapter = TypeAdapter(model)
 

@@ -15,6 +15,7 @@ __all__ = [
     "NoReply",
     "NotAccepted",
     "NotApplied",
+    "NotAwaited",
     "ObjectGone",
     "ProcessFailed",
     "ServerFailed",
@@ -73,6 +74,11 @@ class Unconfirmed(NotAccepted):
 
 class Denied(NotAccepted):
     """The credentials of this process, or what its agent declares, do not allow this publish. Nothing was stored."""
+
+
+class NotAwaited(TielineError, RuntimeError):
+    """A handler called an async function without ``await``, so it did nothing. The message is a dead letter at once:
+    another run would forget it again. Correct the code, deploy it, and redrive the letter."""
 
 
 class ConsumerGone(TielineError, LookupError):

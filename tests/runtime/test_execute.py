@@ -30,6 +30,7 @@ class Silent:
     """A desk for handlers that ask for nothing."""
 
     deadline: float | None = None
+    unfinished = False
 
 
 class Job:

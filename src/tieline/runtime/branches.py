@@ -81,6 +81,25 @@ class Branches:
         if parking.done():
             raise Parking
 
+    @property
+    def tasks(self) -> list[asyncio.Task[Any] | None]:
+        """The handler's task and those of its branches that have not ended."""
+        return [self._trunk, *self._working]
+
+    @property
+    def working(self) -> bool:
+        """Whether a branch has not ended yet."""
+        return bool(self._working)
+
+    async def finish(self) -> None:
+        """Return when every branch has ended; raise what one of them raised. `Parking` if all that is left waits."""
+        while self._working:
+            done, _ = await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                self._working.discard(task)
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+
     def end(self) -> None:
         """Cancel what still works for a run that did not come to its end: the next run does it again."""
         for task in self._working:

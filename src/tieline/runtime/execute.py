@@ -11,6 +11,7 @@ from tieline.errors import (
     BadDeclaration,
     BadPayload,
     NoReply,
+    NotAwaited,
     ObjectGone,
     ToolFailed,
     Unconfirmed,
@@ -19,7 +20,8 @@ from tieline.errors import (
     first_of,
 )
 from tieline.outcomes import Cause, Done, Outcome, Park, Parking, Refuse, Retry
-from tieline.runtime.duty import Duty, Incoming
+from tieline.runtime.duty import Duty, Incoming, Work
+from tieline.runtime.unawaited import noted_coroutines, refuse_forgotten
 
 __all__ = ["execute"]
 
@@ -49,7 +51,7 @@ async def execute(
         return _too_late("its deadline had passed before it ran")
     limit = _Limit(min(left, duty.limits.timeout), stood_still)
     try:
-        answer = await work(call)
+        answer = await _answer_of(work, call)
     except Parking:
         return Park(())
     except BaseExceptionGroup as group:  # of a TaskGroup: one of its tasks parks, or several fail
@@ -68,13 +70,22 @@ async def execute(
     except (ToolFailed, NoReply) as error:  # recorded: another run would get the same
         cause = _told(Cause.of(error, "refused"))
         return Refuse(cause.reason, cause)
-    except (BadDeclaration, BadPayload) as error:
+    except (BadDeclaration, BadPayload, NotAwaited) as error:
         return _hopeless(error, error)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; all of it is an answer
         return _raised(error)
     finally:
         limit.over()
     return _answered(answer)
+
+
+async def _answer_of(work: Work, call: Conversation) -> object:
+    """What the handler returned. Raises `NotAwaited` where it forgot an ``await``, whatever it returned."""
+    with noted_coroutines() as forgotten:
+        answer = await work(call)
+        await call.finish()
+        refuse_forgotten(forgotten)
+    return answer
 
 
 def _of_several(group: BaseExceptionGroup[BaseException]) -> Outcome:

@@ -153,6 +153,17 @@ class Recorder:
             self.abandon()
         return outcome
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether tasks of this run that use the conversation still work."""
+        return self._branches is not None and self._branches.working
+
+    async def finish(self) -> None:
+        """Wait for the tasks that the handler began and left; raise what one of them raised."""
+        await asyncio.sleep(0)  # a task that was made just now begins
+        if self._branches is not None:
+            await self._branches.finish()
+
     def stop(self) -> None:
         """The conversation is cancelled: a handler that runs ends now. What is being settled is settled."""
         if self.task is not None and not self.stopped:

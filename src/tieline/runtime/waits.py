@@ -16,6 +16,7 @@ from tieline.messages import Message
 from tieline.outcomes import Wait
 from tieline.records.reading import LATEST, read_time
 from tieline.runtime.recorder import Recorder
+from tieline.runtime.timeouts import limited_by_a_timeout
 from tieline.runtime.versions import UNVERSIONED
 from tieline.wire.journal import Record
 from tieline.wire.publisher import PubAck
@@ -123,7 +124,12 @@ def _is_over(until: float | None) -> bool:
 
 
 async def _put_off(steps: Recorder, key: str, wait: Wait, answer: asyncio.Future[Record] | None) -> None:
-    """Wait beside other branches of this run for as long as one of them has work, then park."""
+    """Wait beside other branches of this run for as long as one of them has work, then park. Inside a timeout of the
+    handler's own, wait in this process: a parked run would lose it."""
+    if await limited_by_a_timeout(steps.branches.tasks):
+        left = None if wait.until is None else max(0.0, wait.until - time.time())
+        await asyncio.wait([answer or asyncio.get_running_loop().create_future()], timeout=left)
+        return
     ends = [at for at in (wait.until, steps.deadline) if at is not None]  # a deadline wakes too, to be told
     steps.branches.waits[key] = Wait(wait.step, min(ends, default=None))
     await steps.branches.stand_by(answer, None if wait.until is None else max(0.0, wait.until - time.time()))
