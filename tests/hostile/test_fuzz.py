@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import natsio
 import pytest
 from support.fuzzed import Book, fuzzed
 from support.hostility import Frame, Hostility, send_raw
@@ -131,6 +132,10 @@ async def templates(bus: Bus) -> list[Frame]:
     for stream in STREAMS:
         feed = Feed(bus.connection, stream, [">"], start=1, to_end=True)
         found += [Frame(one.stored_as, tuple(one.headers.items()), one.payload) async for one in feed]
+    # Core messages, which no stream keeps.
+    step = next(frame for frame in found if frame.subject.startswith("step.booking."))
+    found.append(Frame(f"nudge.{step.subject}", (("Nats-Subject", step.subject), *step.headers), step.payload))
+    found += [Frame("tieline.present.fuzzed.booking.0", (), b"{}"), Frame("tieline.sum.fuzzed", (), b"{}")]
     for kind in ("MAX_DELIVERIES", "MSG_TERMINATED"):
         subject = f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.CALL_INTENT.mailer"
         found.append(Frame(subject, (), json.dumps(ADVISORY).encode()))
@@ -182,6 +187,32 @@ async def test_a_pod_survives_hostile_records_of_every_kind(nats_server: Server,
         assert pod.ended() == [], f"seed {SEED}"
 
 
+@asynccontextmanager
+async def lying(url: str) -> AsyncIterator[None]:
+    """Somebody who answers for the accountant, faster than it does, with something else each time."""
+    row = {"stream": "S", "agent": "a", "unaccounted": 0, "published": 1, "done": 1}
+    answers = [b"", b"7", b"[7]", b"[{}]", json.dumps([row]).encode(), b'{"catchingUp":1}', b"[" * 20_000]
+    wrong: list[object] = [10**400, "x", None, [], float("nan")]
+    answers += [json.dumps([row | {"done": value}]).encode() for value in wrong]
+    client = await natsio.connect(url)
+    subscription = client.subscribe("tieline.sum.*")
+
+    async def answer() -> None:
+        number = 0
+        async for asked in subscription:
+            if asked.reply:
+                await client.publish(asked.reply, answers[number % len(answers)])
+                number += 1
+
+    working = asyncio.create_task(answer())
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+        await client.close()
+
+
 async def everything_answers(url: str, pod: Pod) -> None:
     """Every command, once the hostile records are there."""
     here = "support.fuzzed:fuzzed"
@@ -204,3 +235,7 @@ async def everything_answers(url: str, pod: Pod) -> None:
     tally = json.loads(await command(url, "dlq", "redrive", "--all", "--dry-run", "--json", codes=(0, 1)))
     assert tally["done"] + sum(one["count"] for one in tally["held"]) >= len(letters)
     assert "tieline_up 1.0" in await scraped(pod.port)
+    async with lying(url):
+        # Exit 1: no accountant gave an answer that can be read.
+        await command(url, "report", here, "--sum", codes=(0, 1, 3))
+        assert "tieline_up 1.0" in await scraped(pod.port)

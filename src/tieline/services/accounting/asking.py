@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from tieline.records.reading import read_json, read_number
+from tieline.records.reading import read_integer, read_json, read_time
 from tieline.services.ledger import Row
 from tieline.wire.connection import Connection, NoAnswer
 
@@ -56,10 +56,17 @@ def read_rows(payload: bytes) -> list[Row] | None:
 
 
 def _row(answer: Any) -> Row | None:
+    """A row as an accountant of this version wrote it. Anybody who listens on the subject can have answered."""
     if not isinstance(answer, Mapping) or "unaccounted" not in answer:
         return None
     known = {each.name: answer[each.name] for each in fields(Row) if each.name in answer}
-    numbers = (value for name, value in known.items() if name not in ("stream", "agent") and value is not None)
-    if any(read_number(value) is None for value in numbers):
-        return None
-    return Row(**known) if isinstance(known.get("stream"), str) and isinstance(known.get("agent"), str) else None
+    for name, value in known.items():
+        if name in ("stream", "agent"):
+            readable = isinstance(value, str)
+        elif name in ("since", "until"):
+            readable = value is None or read_time(value) is not None
+        else:
+            readable = read_integer(value) is not None or (name == "at_server" and value is None)
+        if not readable:
+            return None
+    return Row(**known) if {"stream", "agent"} <= known.keys() else None
