@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from oneroof.office.hours import LOCAL
 from oneroof.understanding import Book, Line, Rules, Search, Turn
+from oneroof.understanding.numbers import word_set
 
 NOW = datetime(2026, 11, 25, 14, 0, tzinfo=LOCAL)  # a Wednesday
 PHONE = "206 555 0142"
@@ -209,3 +210,24 @@ async def test_at_any_moment_of_a_year_a_booking_is_later_and_in_office_hours(da
         assert isinstance(wish, Book)
         assert now < wish.slot < now + timedelta(days=367)
         assert wish.slot.astimezone(LOCAL).time() == CLOCKS[clock]
+
+
+# Any of these words, anywhere in a sentence, may change what is meant: it is never passed over.
+MEANINGFUL = word_set(
+    "not no never without except but only unless before after until later earlier next either neither half quarter ten "
+    "weeks week month fortnight weekend january nearly less most least every each none cancel isn't "
+    "under above million percent 4 30 1077 2027 fremont"
+)
+SENTENCES = {
+    "book 1042 on friday at three please": datetime(2026, 11, 27, 15, tzinfo=LOCAL),
+    "can i see listing 1042 a week on tuesday at half past two": datetime(2026, 12, 8, 14, 30, tzinfo=LOCAL),
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(sorted(SENTENCES)), st.sampled_from(sorted(MEANINGFUL)), st.integers(0, 13))
+async def test_a_word_that_may_matter_is_used_or_read_back(sentence: str, word: str, place: int) -> None:
+    words = sentence.split()
+    said = " ".join([*words[:place], word, *words[place:]])
+    (turn,) = await heard(f"{said}, {PHONE}")
+    assert SENTENCES[sentence] not in [wish.slot for wish in turn.wants if isinstance(wish, Book)], said

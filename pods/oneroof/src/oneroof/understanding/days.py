@@ -129,6 +129,7 @@ def _weeks_from(match: re.Match[str], today: date) -> Day:
     weeks = count * (2 if match[2] == "fortnight" else 1)
     base = {"today": today, "tomorrow": today + timedelta(days=1)}.get(match[4])
     sure = base is not None or (WEEKDAYS[match[4]] != today.weekday() and match[3] is None)
+    sure = sure and match[1] is not None
     return _as_day(
         (base or _coming(match[4], today)) + timedelta(weeks=weeks), today, sure=sure and weeks <= _MOST_WEEKS
     )

@@ -148,6 +148,8 @@ def _joined(groups: list[str]) -> tuple[str, int]:
     """The first groups that make four or five digits ("10 42", "1 0 4 2", "1042"), and how many they are."""
     digits = ""
     for used, group in enumerate(groups, 1):
+        if digits and len(group) >= 4:
+            return "", 0  # "three 1042": two numbers
         digits += group
         if len(digits) >= 4:
             return (digits, used) if len(digits) <= 5 else ("", 0)

@@ -76,6 +76,8 @@ def spoken_numbers(text: str) -> str:
 
 
 def _multiplied(found: re.Match[str]) -> str:
+    if found[2].startswith("m") and float(found[1]) >= 1000:
+        return found[0]  # "1042 million" is no price
     return str(round(float(found[1]) * _MULTIPLES.get(found[2], 1_000_000)))
 
 

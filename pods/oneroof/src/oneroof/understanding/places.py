@@ -24,6 +24,8 @@ _MOVED: Final = re.compile(
     r"i am in|i'm in|we're in|live in|living in|lived in|based in|rent in|renting in|sold in|leaving|leave)(?: the)? $"
 )
 _NEAR_BUT: Final = re.compile(r"\b(?:near|close to|around|next to|by),? but\b")
+_NOT_LOOKING: Final = re.compile(r"\b(?:not|never|neither|don't|do not)(?: [a-z]+)? (?:looking|searching|interested)\b")
+_MOST_SPACES: Final = 2  # in the name of a place that is not known; longer ones are read back
 _PLACE_ENDS: Final = word_set(
     "a an with under over for that and or please at on below above less more than is are to around about near of the "
     "between by if but then instead right now i we my maybe any up max which who you not so from thanks thank too it "
@@ -79,12 +81,14 @@ def read_places(text: str, *, searching: bool, expected: bool) -> tuple[Places, 
     wanted = (resembles,) if resembles else wanted
     sure = resembles is None and len(kept) + len(held.denied) == len(found)
     for before, after in pairwise(kept):
-        if _EITHER.fullmatch(text[before.end : after.start]):
+        if _EITHER.fullmatch(between := text[before.end : after.start]):
+            sure = sure and not between.isspace()
             rest = blank(rest, before.end, after.start)
         else:
             sure = False
     sure = sure and not any(_MOVED.search(text[: one.start]) or _DIRECTION.search(text[: one.start]) for one in kept)
-    sure = sure and _NEAR_BUT.search(text) is None
+    sure = sure and _NEAR_BUT.search(text) is None and _NOT_LOOKING.search(text) is None
+    sure = sure and (exact or not wanted or wanted[0].count(" ") < _MOST_SPACES)
     within = not wanted or any(place in WIDE or place.isdigit() for place in wanted)
     return Places(wanted, denied if within else (), sure), rest
 

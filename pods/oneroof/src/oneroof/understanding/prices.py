@@ -11,7 +11,7 @@ _LEAST_THOUSANDS: Final = 100  # "under 90" is no price of a home
 _LEAST_LOOSE: Final = 50_000  # a plain amount of less is not the price of a home
 
 _MONEY: Final = (
-    r"\$? ?([0-9]+(?:\.[0-9]+)?(?: [0-9]{2})?)"
+    r"\$? ?([0-9]{1,2} [0-9]{2}|[0-9]+(?:\.[0-9]+)?)"
     r"(?! ?(?:bed|bath|br\b|ba\b|square|sq|sf\b|feet|foot|ft\b|minute|hour|day|week|year|am\b|pm\b|o'clock|percent|"
     r"mile|block|or more bed|[0-9]))\b"
     r"(?: ?(?:dollars|bucks|usd))?"

@@ -10,7 +10,7 @@ from typing import Final
 from oneroof.understanding.numbers import word_set
 
 _POLITE: Final = word_set(
-    "hi hello hey hiya howdy good morning afternoon evening day please pls plz thanks thank thankyou thx cheers ta "
+    "hi hello hey hiya howdy good morning afternoon evening please pls plz thanks thank thankyou thx cheers ta "
     "kindly "
     "sorry excuse pardon "
     "welcome dear sir madam mate guys folks bye goodbye much appreciated appreciate lovely lot lots brilliant great "
@@ -46,9 +46,9 @@ _ASKING: Final = word_set(
     "making made set put pop drop swing stop pencil check walk through give gimme take taking took tell know hear help "
     "interested interest available availability possible works work working suit suits sounds sound keen prefer "
     "preferably ideally fancy hunt hunting shopping buy buying purchase purchasing move moving live living settle "
-    "afford spend spending pay paying budget price priced prices range cost costs money max maximum min minimum "
+    "afford spend spending pay paying budget price priced prices range cost costs money "
     "sale market listed listing listings number numbers mls parcel id offer offered details detail information info "
-    "time times slot day days date week o'clock oclock clock change changed changing switch swap bring push "
+    "time times slot o'clock oclock clock change changed changing switch swap bring push "
     "call calling called phone telephone cell mobile reach text ring name speaking try trying use using meet meeting "
     "open house "
     "start starting free worth value estimate comps comparable comparables wife husband partner kids family "
@@ -56,7 +56,7 @@ _ASKING: Final = word_set(
 )
 _HOMES: Final = word_set(
     "home homes house houses place places property properties bed beds bedroom bedrooms bath baths bathroom bathrooms "
-    "room rooms square feet foot ft sqft sq dollars dollar usd bucks k thousand million grand"
+    "room rooms square feet foot ft sqft sq dollars dollar usd bucks"
 )
 
 PLAIN: Final = _POLITE | _HESITANT | _PRONOUNS | _GRAMMAR | _ASKING | _HOMES
@@ -75,7 +75,9 @@ _IDLE: Final = re.compile(
     r"thing|time)|\bany_|"
     r"\bhave any\b|\bthere any\b|\bsee any\b|\bdo you\b|\blooking to\b|\bon second thought\b|\bno good\b|"
     r"\bone of\b|\bmore about\b|\bsome\b|\b(?:thanks|thank you) a lot\b|\ba lot\b|\bor something(?: like that)?\b|"
-    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b|\bnext to\b|\bsharp\b|\bon the dot\b|\bsame but\b"
+    r"\bor so\b|\bin total\b|\bthe other one\b|\bnot bad\b|\bor not\b|\bnext to\b|\b(?:good|what|which|that|same|any|"
+    r"nice|lovely|great|another) (?:day|days|date)\b|\bday and time\b|\bof the day\b|\bsharp\b|\bon the dot\b|"
+    r"\bsame but\b"
 )
 _WORD: Final = re.compile(r"[a-z0-9$][a-z0-9$%.:/'-]*|[^\W_a-z0-9]+")
 _NEIGHBOURS: Final = 3  # plain words between two that were not understood that are shown with them
