@@ -4,8 +4,10 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from command_line import tieline
 from support.messages import Book, Look
 from support.office import at_work, consumer_info, dead_letters, settings, stored
 
@@ -219,7 +221,7 @@ async def test_a_rename_without_formerly_is_announced_with_the_name_that_would_a
         assert 'declare @pod.agent(formerly="booking")' in change.why
 
 
-async def test_what_died_after_the_rename_is_redriven_by_either_name(nats_url: str) -> None:
+async def test_what_died_after_the_rename_is_redriven_by_either_name(nats_url: str, tmp_path: Path) -> None:
     desk = Desk()
     pod = desk.pod("2", "viewing-booking", formerly="booking")
     async with at_work(pod, nats_url) as office:
@@ -232,6 +234,12 @@ async def test_what_died_after_the_rename_is_redriven_by_either_name(nats_url: s
             headers = {"Tieline-Subject": "call.intent.book"}
             await office.bus.publisher.publish(f"redrive.call_intent.{name}", body, headers)
         await eventually(lambda: len(desk.finished) == 2, what="both come to the agent")
+        for name in ("booking", "viewing-booking"):
+            listed = await tieline("dlq", "ls", "--agent", name, "--json", cwd=tmp_path, url=nats_url)
+            assert (listed.json["total"], listed.json["filter"]) == (1, "DLQ.booking.*.>"), name
+        again = ("dlq", "redrive", "--agent", "viewing-booking", "--json")
+        assert (await tieline(*again, cwd=tmp_path, url=nats_url)).json["done"] == 1
+        await eventually(lambda: desk.finished["dead-1"] == 2, what="the dead letter is handled too")
 
 
 async def test_a_second_rename_keeps_the_first_name_and_a_wrong_one_is_refused(nats_url: str) -> None:

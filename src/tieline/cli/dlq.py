@@ -22,6 +22,7 @@ from tieline.cli.letter_choice import (
     SinceOption,
     SubjectOption,
     UntilOption,
+    by_wire_name,
     commanding_bus,
     report_missing,
     selection_of,
@@ -61,7 +62,7 @@ def ls(
     With --subject it also shows the filter by which any NATS client receives these letters.
     """
     selection = selection_of(agent, cause, subject, conversation, (since, until))
-    found = asyncio.run(_ls(server, selection, limit))
+    selection, found = asyncio.run(_ls(server, selection, limit))
     if json:
         groups = [asdict(group) for group in found.groups]
         letters_json = [as_json(one) for one in found.newest]
@@ -166,9 +167,10 @@ def drop(
     return asyncio.run(_work(server, Chosen(selection, ids or [], everything), order, "dropped", json))
 
 
-async def _ls(server: list[str] | None, selection: Selection, limit: int) -> Listing:
+async def _ls(server: list[str] | None, selection: Selection, limit: int) -> tuple[Selection, Listing]:
     async with connected(server) as connection:
-        return await listed(connection, selection, limit)
+        selection = await by_wire_name(connection, selection)
+        return selection, await listed(connection, selection, limit)
 
 
 async def _show(server: list[str] | None, seq: int) -> tuple[Letter, bytes | None] | None:

@@ -14,6 +14,9 @@ from tieline.pod import Pod
 from tieline.runtime.bus import Bus, connect
 from tieline.services.letters.reading import Letter, Selection, counted, letters, numbered
 from tieline.subjects import check_filter
+from tieline.wire.connection import Connection
+from tieline.wire.infos import consumer_infos, stream_infos
+from tieline.wire.new_consumers import RENAMED
 
 __all__ = [
     "FAILED",
@@ -29,6 +32,7 @@ __all__ = [
     "SinceOption",
     "SubjectOption",
     "UntilOption",
+    "by_wire_name",
     "commanding_bus",
     "report_failure",
     "report_missing",
@@ -76,12 +80,13 @@ class Chosen:
             return len(self.ids)
         if self.selection.conversation is not None:
             return None
-        return sum(group.count for group in await counted(bus.connection, self.selection))
+        selection = await by_wire_name(bus.connection, self.selection)
+        return sum(group.count for group in await counted(bus.connection, selection))
 
     async def letters(self, bus: Bus, missing: list[int]) -> AsyncIterator[Letter]:
         """The letters; numbers that are gone are added to ``missing``."""
         if not self.ids:
-            async for letter in letters(bus.connection, self.selection):
+            async for letter in letters(bus.connection, await by_wire_name(bus.connection, self.selection)):
                 yield letter
             return
         found = await numbered(bus.connection, self.ids)
@@ -109,6 +114,17 @@ def selection_of(
         since=None if since is None else moment("--since", since),
         until=None if until is None else moment("--until", until),
     )
+
+
+async def by_wire_name(connection: Connection, selection: Selection) -> Selection:
+    """The selection with the name on the bus of an agent that was renamed; its consumers say which one that is."""
+    if selection.agent is None:
+        return selection
+    for stream in await stream_infos(connection):
+        for info in await consumer_infos(connection, stream):
+            if (info["config"].get("metadata") or {}).get(RENAMED) == selection.agent:
+                return replace(selection, agent=info["name"])
+    return selection
 
 
 @asynccontextmanager
