@@ -81,7 +81,7 @@ async def test_ready_follows_the_server_and_live_does_not(
     async with at_work(shop(), nats_server.url) as office, probed(office, caplog) as port:
         names = ("CALL_INTENT/booking", "STEP/booking-waker")
         ready = await eventually(lambda: _is(port, 200), what="ready")
-        assert ready == {"ready": True, "connected": True, "consumers": dict.fromkeys(names, True)}
+        assert ready == {"ready": True, "connected": True, "consumers": dict.fromkeys(names, True), "waits": ""}
         assert await asked(port, "/else") == (404, {"error": "there are /live and /ready"})
         nats_server.kill()
         away = await eventually(lambda: _is(port, 503), what="not ready")
@@ -92,7 +92,7 @@ async def test_ready_follows_the_server_and_live_does_not(
         office.host.stop()
         assert await asked(port, "/ready") == (
             503,
-            {"ready": False, "connected": True, "consumers": dict.fromkeys(names, False)},
+            {"ready": False, "connected": True, "consumers": dict.fromkeys(names, False), "waits": ""},
         )
 
 

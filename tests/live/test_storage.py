@@ -183,6 +183,9 @@ async def test_every_surface_says_that_a_stream_fills_up(
                 ratio = (await scraped(url)).of("tieline_stream_bytes_ratio", stream_name="STEP")
             assert share < ratio < share + 0.05
         await eventually(partial(logged, "tieline.pager", "stream STEP is 7", logging.WARNING), what="a page")
+        for task in services:
+            if task.done():
+                await task
         pod.streams["STEP"] = replace(pod.streams["STEP"], max_bytes=8 * JOURNAL)
         await topology.apply(bus.connection, pod)
         await eventually(

@@ -109,6 +109,8 @@ async def _unrecorded(bus: Bus, writes: tuple[str, ...], key: str) -> tuple[str,
     """
     if len(writes) < _LOOK_AT:
         return writes
+    if not subjects.is_step(key):  # of a service, which names each write anew and never repeats one
+        return writes[-_KEEP:]
     own = subjects.steps_of(key.split(".")[1])
     recorded = await bus.journal.glance([write for write in writes[:-_KEEP] if subjects.covers(own, write)])
     return tuple(write for write in writes if write not in recorded)
