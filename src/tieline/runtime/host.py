@@ -11,6 +11,7 @@ from tieline.runtime.cancelled import Cancellations
 from tieline.runtime.duty import Duty
 from tieline.runtime.executor import ToolDuty
 from tieline.runtime.handling import AgentDuty
+from tieline.runtime.loop_watch import LoopWatch
 from tieline.runtime.slots import Gate
 from tieline.runtime.unclaimed import Unclaimed
 from tieline.runtime.versions import Presence
@@ -45,6 +46,8 @@ class Host:
         # Tools have a gate of their own: a handler that runs alone waits for the tools it calls.
         handlers, tools = Gate(), Gate()
         self._cancellations = Cancellations(bus, self._stop_conversation)
+        duties = _duties(bus, names)
+        self._loop_watch = LoopWatch(min(duty.limits.ack_wait for duty, _ in duties))
         self._workers = [
             Worker(
                 bus,
@@ -53,7 +56,7 @@ class Host:
                 tools if isinstance(duty, ToolDuty) else handlers,
                 self._cancellations.cancelled,
             )
-            for duty, consumers in _duties(bus, names)
+            for duty, consumers in duties
         ]
         declared = {(each.stream, each.durable) for each in consumers_of(bus.pod) if each.kind == "waker"}
         wakers = {waker_name(agent.wire_name) for agent in agents}
@@ -70,6 +73,7 @@ class Host:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self._until_lost()), group.create_task(self._until_audit_fails())]
                 beside += [group.create_task(self._cancellations.watch()), group.create_task(self._prepare())]
+                beside += [group.create_task(self._loop_watch.keep())]
                 is_cancelled = self._cancellations.cancelled.records.__contains__
                 beside += [group.create_task(self._bus.aside.watch(is_cancelled))]
                 self._pumps = [group.create_task(self._pump(one)) for one in self._pullers]
