@@ -329,3 +329,17 @@ async def test_the_accountant_creates_the_stream_that_an_older_apply_did_not(
         assert "created the stream ACCOUNTING" in caplog.text
         plan = await bus.plan()
         assert [change.name for change in plan if change.action != "update"] == []
+
+
+async def test_a_fact_about_a_message_that_was_never_stored_is_not_believed(nats_server: Server) -> None:
+    async with connect(pod, settings=settings(nats_server.url)) as bus:
+        await bus.apply()
+        await fill(bus, 1, 5)
+        lie = {"fact": "published", "at": 1.0, "callId": "c1", "subject": "call.intent.book", "stream": "CALL_INTENT"}
+        for seq in (7, 10**15):
+            await bus.connection.request("call.audit.c1", json.dumps(lie | {"seq": seq, "expires": None}).encode())
+        async with accounting(bus):
+            row = await told(bus, published=5, done=5)
+            assert row.holds
+            await bus.connection.request(*message(6))
+            await told(bus, published=6, pending=1)

@@ -76,6 +76,7 @@ class Books:
         self.unseen = {stream: Unseen() for stream in self.streams}
         self.positions: dict[str, Position] = {}
         self.marks: list[tuple[float, dict[str, int]]] = []  # from time to time, how far the streams were read
+        self._ahead: dict[tuple[str, int], tuple[str, Due]] = {}  # published, facts say, and not read yet
         self._at_server: dict[tuple[str, str], int | None] = {}
         self._unacked: dict[tuple[str, str], int] = {}
         self._takers = lru_cache(10_000)(self._find_takers)
@@ -106,9 +107,11 @@ class Books:
         subject, kind = read_text(fact.get("subject")), fact.get("fact")
         if kind == "published":
             # A TTL may have removed the message before its stream was read; who published it still says so.
-            self._stored(
-                stream, seq, subject, (read_time(fact.get("at")) or 0.0, read_time(fact.get("expires")), subject)
-            )
+            due = (read_time(fact.get("at")) or 0.0, read_time(fact.get("expires")), subject)
+            if seq <= self.unseen[stream].upto:
+                self._stored(stream, seq, subject, due)
+            else:
+                self._ahead[stream, seq] = (subject, due)
         elif kind == "expired":
             account = self._account(stream, fact.get("by"))
             if account is not None:
@@ -167,6 +170,21 @@ class Books:
             account.over(where.seq)
         else:
             account.put_aside(where.seq)
+
+    def ahead(self) -> set[tuple[str, int]]:
+        """Messages that facts name and that were not read yet, by stream and sequence."""
+        return set(self._ahead)
+
+    def believe(self, last: Mapping[str, int], before: set[tuple[str, int]]) -> None:
+        """Every stream was read up to ``last``: believe facts about messages up to there, which may have been gone.
+
+        Those that were `ahead` before that was known, and name what no stream ever stored, are dropped.
+        """
+        for (stream, seq), (subject, due) in list(self._ahead.items()):
+            if seq <= last[stream]:
+                self._stored(stream, seq, subject, due)
+            if seq <= last[stream] or (stream, seq) in before:
+                del self._ahead[stream, seq]
 
     def backfill(self, hold: Hold, seq: int, due: Due, origin: str | None) -> None:
         """A message that was read before this agent had an account."""

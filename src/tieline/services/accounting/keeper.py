@@ -94,8 +94,10 @@ class Keeper:
         Raises `NoAnswer` and `ApiError` where the server does not say, and `Restored`.
         """
         async with self._lock:
+            ahead = self.books.ahead()
             seen = await self._surveyed()
             await self.readers.have_passed(seen.streams)
+            self.books.believe({name: view.last_seq for name, view in seen.streams.items()}, ahead)
             self._note_starts(seen)
             floors, consumers = await floors_after(self._connection, self._holds, seen)
             in_flight = {
@@ -217,6 +219,10 @@ class Keeper:
             elif place.created != view.created:
                 self._take_up(view)
         self.books.positions = {name: place for name, place in self.books.positions.items() if name in views}
+        audit = views["CALL_AUDIT"]
+        if audit.first_seq > self.books.positions["CALL_AUDIT"].seq + 1 and audit.messages:
+            log.error("facts were removed from CALL_AUDIT before they were read: what is older is not judged")
+            self.books.since = max(self.books.since, audit.first_at)
 
     def _take_up(self, view: StreamView) -> None:
         """A stream is another one than was read: restored with everything that was read, or created again."""
