@@ -11,7 +11,7 @@ import pytest
 from support.messages import Book, Booked
 from support.office import QUICK, Office, at_work, dead_letters, settings, stored
 
-from tieline import Bus, Conversation, Limits, Pod, Refuse
+from tieline import Bus, Conversation, Limits, Pod, Refuse, connect
 from tieline.errors import Unconfirmed
 from tieline.outcomes import Outcome
 from tieline.services import cancelling
@@ -361,3 +361,66 @@ async def test_time_to_live_and_deadline_begin_anew_and_steps_may(nats_server: S
     assert 0 < left <= 30
     assert copy.headers["Tieline-Run"]
     assert "Tieline-Dead" not in copy.headers
+
+
+async def test_an_edit_survives_a_redrive_that_was_cut_off_before_it(
+    nats_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut-off redrive has sent the old payload, and left the letter; then a person edits it."""
+    pod = Pod("office", limits=QUICK)
+    handled: list[str] = []
+
+    @pod.agent
+    async def booking(intent: Book, _: Conversation) -> Outcome | None:
+        handled.append(intent.phone)
+        return None if intent.phone == "right" else Refuse("we know no such number")
+
+    async with at_work(pod, nats_server.url) as office:
+        await office.bus.publish(Book(call_id="c1", phone="wrong"))
+        await found(office.bus)
+
+    async def cut_off(*_: object) -> None:
+        raise Unconfirmed("cut off", subject="DLQ")
+
+    async with connect(pod, settings=settings(nats_server.url)) as bus:
+        with monkeypatch.context() as patch:
+            patch.setattr(redriving, "remove", cut_off)
+            with pytest.raises(Unconfirmed):
+                await sent_again(bus)
+        [letter] = await found(bus)
+        payload = json.dumps({"callId": "c1", "phone": "right"}).encode()
+        await editing.edit(bus, letter, payload, ["phone"], by="ada", reason="a typo")
+        tally = await sent_again(bus)
+        assert (tally.done, tally.again) == (1, 0)
+    async with at_work(pod, nats_server.url):
+        await eventually(lambda: "right" in handled, what="the edited payload")
+
+
+async def test_an_edit_survives_also_when_the_old_payload_has_died_again_meanwhile(
+    nats_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redriving, "_REMEMBERED", -1.0)  # as if all of it were long ago
+    pod = Pod("office", limits=QUICK)
+    handled: list[str] = []
+
+    @pod.agent
+    async def booking(intent: Book, _: Conversation) -> Outcome | None:
+        handled.append(intent.phone)
+        return None if intent.phone == "right" else Refuse("we know no such number")
+
+    async def cut_off(*_: object) -> None:
+        raise Unconfirmed("cut off", subject="DLQ")
+
+    async with at_work(pod, nats_server.url) as office:
+        bus = office.bus
+        await bus.publish(Book(call_id="c1", phone="wrong"))
+        [first] = await found(bus)
+        with monkeypatch.context() as patch:
+            patch.setattr(redriving, "remove", cut_off)
+            with pytest.raises(Unconfirmed):
+                await sent_again(bus)
+        await found(bus, 2)
+        payload = json.dumps({"callId": "c1", "phone": "right"}).encode()
+        edited = await editing.edit(bus, first, payload, ["phone"], by="ada", reason="a typo")
+        await sent_again(bus, selection=Selection(), order=ORDER) if edited else None
+        await eventually(lambda: "right" in handled, what="the edited payload")

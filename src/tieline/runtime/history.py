@@ -106,7 +106,7 @@ class History:
             starts |= {n: found[at] for n in numbers if (at := self._subject(n)) in found}
             ends |= {n: found[at] for n in numbers if (at := self._subject(n, "-end")) in found}
             if numbers[-1] > self.before and numbers[-1] not in starts and numbers[-1] not in ends:
-                past = _judged(starts, ends, before=self.before, oldest=oldest)
+                past = _judged(starts, ends, before=self.before, oldest=oldest, edits=self._copy.edits)
                 over = found.get(self.over_subject)
                 return past if over is None else replace(past, over=True, owner=_seq(over))
             first += _PAGE
@@ -137,6 +137,10 @@ class History:
         if past.due is None or past.owner != self._copy.seq:
             return 0.0
         return max(0.0, past.due - time.time())
+
+    def refused(self, past: Past) -> bool:
+        """Whether this copy's run refused the message, and its process did not live to store the dead letter."""
+        return past.ended == "dead" and past.owner == self._copy.seq and past.next - 1 > self.before
 
     async def close(self, past: Past) -> bool:
         """End the newest attempt if it has no end: its process died, or lost its lease and must not decide any more.
@@ -200,16 +204,20 @@ class History:
         return {"at": round(time.time(), 3), "by": self._replica, "seq": self._copy.seq}
 
 
-def _judged(starts: dict[int, Record], ends: dict[int, Record], before: int = 0, oldest: int = 1) -> Past:
+def _judged(
+    starts: dict[int, Record], ends: dict[int, Record], before: int = 0, oldest: int = 1, edits: int = 0
+) -> Past:
+    """``edits``: attempts with a payload that people changed fewer times than this do not count any more."""
     counted = vanished = 0
     tries: list[Record] = []
     newest = max([1, before, *starts, *ends])
     for number in range(max(oldest, newest - _MAX_TRIES + 1), newest + 1):
         start, end = starts.get(number), ends.get(number)
+        counts = number > before and _edits(start) >= edits
         if start is None and end is None and 1 < number < before:
             continue  # of a run with another journal, or of none: only the header says that there was one
         if end is not None and end.get("end") != "vanished":
-            counted += number > before and end.get("end") == "raised"
+            counted += counts and end.get("end") == "raised"
             tries.append(end)
             continue
         if number == before:  # refused: its end is the dead letter that was redriven
@@ -217,7 +225,7 @@ def _judged(starts: dict[int, Record], ends: dict[int, Record], before: int = 0,
             continue
         # Only a first delivery goes unrecorded: it died, or was handed back before it ran.
         vanished += 1
-        counted += number > before and bool(start and start.get("alone"))
+        counted += counts and bool(start and start.get("alone"))
         tries.append({**(start or {"n": number}), "end": "vanished"})
     start, end = starts.get(newest, {}), ends.get(newest, {})
     how = end.get("end")
@@ -232,7 +240,7 @@ def _judged(starts: dict[int, Record], ends: dict[int, Record], before: int = 0,
         ended=str(how) if end else None,  # whoever wrote it: nobody can write another one
         due=read_time(end.get("due")),
         waits=frozenset(map(str, waits)) if isinstance(waits, list) else None,
-        edits=read_integer(start.get("edits")) or 0,
+        edits=_edits(start),
     )
 
 
@@ -241,6 +249,10 @@ def cause_in(end: Record) -> Cause:
     kind, reason = end.get("cause"), read_text(end.get("reason"), 2_000) or "no reason recorded"
     known: dict[object, CauseKind] = {one: one for one in get_args(CauseKind.__value__)}
     return Cause(known.get(kind, "raised"), reason, read_text(end.get("error")))
+
+
+def _edits(start: Record | None) -> int:
+    return read_integer((start or {}).get("edits")) or 0
 
 
 def _seq(record: Record) -> int | None:

@@ -201,8 +201,7 @@ class Worker:
             attempt.comes_after(past)
             if (verdict := _known(history, past)) is not None:
                 return verdict
-            refused = past.ended == "dead" and past.next - 1 > history.before
-            if refused or past.counted >= self._duty.limits.attempts:
+            if history.refused(past) or past.counted >= self._duty.limits.attempts:
                 if await _recorded(history.close(past), attempt):
                     return _worn_out(past)
                 continue

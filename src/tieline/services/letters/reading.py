@@ -115,8 +115,18 @@ class Letter:
 
     @property
     def identity(self) -> str:
-        """This death of this message for this agent: what is sent again once, however many letters tell of it."""
-        return digest("redrive", self.agent, self.origin, self.headers.get(names.RUN, ""), str(self.deaths))
+        """This death of this message for this agent: what is sent again once, however many letters tell of it.
+
+        A letter that people edited is another one: what an interrupted redrive sent had the old payload.
+        """
+        edited = (f"edited {self.edits}",) if self.edits else ()
+        return digest("redrive", self.agent, self.origin, self.headers.get(names.RUN, ""), str(self.deaths), *edited)
+
+    @property
+    def edits(self) -> int:
+        """How often people changed its payload, in this life and those before."""
+        edits = self.told.get("edits")
+        return names.count_in(self.headers, names.EDITED) + (len(edits) if isinstance(edits, list) else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

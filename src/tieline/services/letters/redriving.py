@@ -199,6 +199,8 @@ class _Redrive:
         kept |= {names.MSG_ID: letter.identity, names.REDRIVEN: str(letter.deaths)}
         if target.own:  # anywhere else it is a message like any
             kept |= {names.ORIGIN: letter.origin, names.SUBJECT: letter.subject, names.TRIED: str(_tried(letter))}
+            if letter.edits:
+                kept[names.EDITED] = str(letter.edits)
         if self._order.anew:
             kept[names.RUN] = letter.identity
         ttl = letter.told.get("ttl")
@@ -249,8 +251,13 @@ class _Redrive:
             if target not in self._before:
                 self._before[target] = await self._brought_back(target)
         found |= {o.letter.seq for o in old if o.headers[names.MSG_ID] in self._before[o.target.subject]}
-        traces = {subject: o.letter.seq for o in old if o.target.own for subject in _traces(o.letter)}
-        return found | {traces[subject] for subject in await self._bus.journal.glance(traces)}
+        traces = {subject: o.letter for o in old if o.target.own for subject in _traces(o.letter)}
+        for subject, record in (await self._bus.journal.glance(traces)).items():
+            letter = traces[subject]
+            done = subject.split(".")[3] == "over"
+            if done or letter.edits <= (read_integer(record.get("edits")) or 0):  # it ran with this payload
+                found.add(letter.seq)
+        return found
 
     async def _brought_back(self, subject: str) -> frozenset[str]:
         """The ids of what was redriven to a subject, as far back as its stream remembers."""
