@@ -280,3 +280,38 @@ async def test_waits_for_ever_end_no_process(nats_server: Server) -> None:
         await eventually(lambda: quiet(office, "CALL_INTENT", "booking"), what="all answered for", within=10)
         assert not office.work.done()
         assert await dead_letters(office.bus) == []
+
+
+@pytest.mark.parametrize("lie", [b"ok", b"{}", b"", b"[" * 20_000, b'{"error":7}', b'{"seq":1e400,"stream":"S"}'])
+async def test_facts_are_not_taken_for_stored_because_somebody_answers(nats_server: Server, lie: bytes) -> None:
+    """A client that answers everything it hears: the pod waits until the stream is heard, and goes on."""
+    pod = Pod("office", limits=QUICK)
+
+    @pod.agent
+    async def booking(_: Book, __: Conversation) -> None: ...
+
+    client = await natsio.connect(nats_server.url)
+    async with at_work(pod, settings(nats_server.url, audit=True)) as office:
+        stream = await office.bus.connection.api("STREAM.INFO.CALL_AUDIT")
+        await office.bus.connection.api("STREAM.DELETE.CALL_AUDIT")
+        heard = asyncio.Event()
+
+        def answer(message: natsio.Msg) -> None:
+            if message.reply:
+                answering.append(asyncio.ensure_future(client.publish(message.reply, lie)))
+            heard.set()
+
+        answering: list[asyncio.Future[None]] = []
+        subscription = client.subscribe("call.audit.*", cb=answer)
+        await client.flush()
+        await office.bus.publish(Book(call_id="c1"))
+        await eventually(heard.is_set, what="the liar to be asked")
+        await asyncio.gather(*answering)
+        assert not await quiet(office, "CALL_INTENT", "booking")  # nothing is acknowledged without a stored fact
+        await subscription.unsubscribe()
+        await office.bus.connection.api("STREAM.CREATE.CALL_AUDIT", stream["config"])
+        await eventually(lambda: quiet(office, "CALL_INTENT", "booking"), what="the acknowledgement", within=20)
+        assert not office.work.done()
+        facts = map(fact_of, await stored(office.bus, "call.audit.*"))
+        assert any(fact.get("outcome") == "done" for fact in facts)
+    await client.close()

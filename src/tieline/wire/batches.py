@@ -1,11 +1,11 @@
 """Atomic batches: messages that one stream stores all or none of, with one fsync (ADR-50)."""
 
 import asyncio
-import json
 import os
 from collections.abc import Mapping, Sequence
 
-from tieline.wire.connection import ApiError, Connection, Received
+from tieline.records.reading import read_integer, read_object
+from tieline.wire.connection import ApiError, Connection, NoAnswer, Received
 
 __all__ = ["Outgoing", "store_together"]
 
@@ -27,7 +27,7 @@ async def store_together(connection: Connection, messages: Sequence[Outgoing]) -
     numbered[-1][2]["Nats-Batch-Commit"] = "1"
     # The answer to the first comes while the others go out: after a no they are dropped, and the last is a no too.
     replies = await asyncio.gather(connection.request(*numbered[0]), _commit(connection, numbered[1:]))
-    return _refusal(replies[0]) or _refusal(replies[1])
+    return _refusal(replies[0], begins=True) or _refusal(replies[1])
 
 
 async def _commit(connection: Connection, numbered: list[tuple[str, bytes, dict[str, str]]]) -> Received:
@@ -37,6 +37,17 @@ async def _commit(connection: Connection, numbered: list[tuple[str, bytes, dict[
     return await connection.request(*numbered[-1])
 
 
-def _refusal(reply: Received) -> ApiError | None:
-    error = json.loads(reply.payload).get("error") if reply.payload else None
-    return None if error is None else ApiError(error)
+def _refusal(reply: Received, *, begins: bool = False) -> ApiError | None:
+    """The server's no; None where it stored what it was sent. ``begins``: the first of several is answered by nothing.
+
+    `NoAnswer` for an answer that is not a stream's: whether the messages are stored is not known.
+    """
+    if begins and not reply.payload:
+        return None
+    answer = read_object(reply.payload) or {}
+    error = answer.get("error")
+    if isinstance(error, dict):
+        return ApiError(error)
+    if read_integer(answer.get("seq"), least=1) is None or not isinstance(answer.get("stream"), str):
+        raise NoAnswer("somebody other than a stream answered")
+    return None
