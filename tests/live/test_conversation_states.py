@@ -200,6 +200,11 @@ async def test_a_letter_that_is_redriven_and_dies_again(nats_server: Server, ane
             await eventually(lambda: _dead(bus, "c1", deaths), what="the next death")  # noqa: B023
             await in_state(bus, "c1", "dead")
             assert len(await entries(bus, "c1", "dead letter")) == deaths
+            begun = [
+                entry.told["attempt" if "attempt" in entry.told else "n"]
+                for entry in await entries(bus, "c1", "started")
+            ]
+            assert len(begun) == len(set(begun)), "each attempt is shown once"
         shop.broken = False
         assert (await redrive(bus, letters(bus.connection, Selection()), Order(by="ada", anew=anew, force=True))).done
         assert (await in_state(bus, "c1", "done")).dead == 3

@@ -13,7 +13,7 @@ from tieline.pod import Pod
 from tieline.records.reading import read_number, read_text
 from tieline.services.conversations import Account, Summary, explain, facts_of, letters_of, records_of
 from tieline.views.positions import Positions
-from tieline.views.standing import is_late_copy, is_noise
+from tieline.views.standing import add_runs, is_late_copy, is_noise
 from tieline.wire.connection import Connection
 from tieline.wire.journal import Record
 from tieline.wire.topology import is_waker
@@ -133,6 +133,7 @@ class _Telling:
         published = [fact for fact in facts if fact.get("fact") == "published"]
         self._published = {str(fact.get("msgId")): str(fact.get("subject")) for fact in published}
         self._published |= {f"{fact.get('stream')}-{fact.get('seq')}": str(fact.get("subject")) for fact in published}
+        self._message_of = _runs_in(facts)
         self._told_attempts: set[tuple[str, str, int, bool]] = set()  # agent, message, attempt, whether its end
 
     def entries(self) -> Iterator[Entry]:
@@ -205,8 +206,9 @@ class _Telling:
     def _ended(self, by: str, message: str, number: int) -> bool:
         if (by, message, number, True) in self._told_attempts:
             return True
-        ends = f"{message}-{number}-end"
-        return any(s.split(".")[1] == by and s.endswith(f".attempt.{ends}") for s in self._records)
+        names = [message, *(run for run, first in self._message_of.items() if first == message)]
+        ends = tuple(f".attempt.{name}-{number}-end" for name in names)
+        return any(subject.split(".")[1] == by and subject.endswith(ends) for subject in self._records)
 
     def _settlement(self, fact: Mapping[str, Any], kind: Literal["settled", "superseded"] = "settled") -> Entry:
         by, number = str(fact.get("by")), fact.get("attempt") or 1
@@ -263,6 +265,7 @@ class _Telling:
 
     def _attempt(self, agent: str, key: str, record: Record, at: float) -> Iterator[Entry]:
         message, number, ended = key[:_DIGEST], record.get("n") or 0, key.endswith("-end")
+        message = self._message_of.get(message, message)
         if (agent, message, number, ended) in self._told_attempts:
             return
         if not ended:
@@ -286,6 +289,16 @@ class _Telling:
         if isinstance(value, dict):
             return {k: _HIDDEN if _plain(k) in self._hidden else self._shown(inner) for k, inner in value.items()}
         return [self._shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _runs_in(facts: list[dict[str, Any]]) -> dict[str, str]:
+    """What the journal calls the messages of redrives with ``--anew``, and what it calls them in facts."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for fact in facts:
+        if fact.get("fact") == "letterredriven":
+            agent, origin = str(fact.get("agent")), str(fact.get("origin"))
+            add_runs(runs.setdefault((agent, origin), [""]), agent, origin, fact.get("deaths") or 1)
+    return {digest(origin, run): digest(origin, "") for (_, origin), several in runs.items() for run in several[1:]}
 
 
 def _redacted_in(value: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from tieline.records.settlements import Settlements
 from tieline.views.positions import Positions
 from tieline.wire.topology import is_waker
 
-__all__ = ["Fact", "Standing", "State", "is_late_copy", "is_noise"]
+__all__ = ["Fact", "Standing", "State", "add_runs", "is_late_copy", "is_noise"]
 
 type State = Literal["waiting", "running", "parked", "dead", "unaccounted", "expired", "done", "cancelled"]
 type Fact = Mapping[str, Any]
@@ -246,10 +246,7 @@ class Standing:
     def _add_returned(self, fact: Fact) -> None:
         agent, origin, deaths = str(fact.get("agent")), str(fact.get("origin")), read_integer(fact.get("deaths")) or 1
         runs = self._runs.setdefault((agent, origin), [""])
-        for run in list(runs):
-            anew = digest("redrive", agent, origin, run, str(deaths))
-            if anew not in runs and len(runs) < _MAX_RUNS:
-                runs.append(anew)
+        add_runs(runs, agent, origin, deaths)
         since: State = "running"
         if fact.get("fact") == "letterdropped":
             since = "dead"
@@ -324,6 +321,14 @@ class Standing:
         """The agents with journal records of a message whose origin is not known: any published one may be it."""
         known = {(agent, digest(origin, run)) for (agent, origin), runs in self._runs.items() for run in runs}
         return {agent for agent, key in self._handlings if (agent, key) not in known}
+
+
+def add_runs(runs: list[str], agent: str, origin: str, deaths: int) -> None:
+    """Add the runs that a redrive with ``--anew`` may have begun, after so many deaths, to those known before."""
+    for run in list(runs):
+        anew = digest("redrive", agent, origin, run, str(deaths))
+        if anew not in runs and len(runs) < _MAX_RUNS:
+            runs.append(anew)
 
 
 def is_noise(fact: Fact) -> bool:
