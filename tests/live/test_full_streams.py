@@ -68,7 +68,7 @@ async def test_a_full_journal_makes_the_pod_wait_and_it_goes_on_by_itself(
     caplog.set_level(logging.WARNING)
     calls = [f"c{number}" for number in range(100)]
     # A handler that waits for room does not run into its timeout, and its lease does not end.
-    pod, effects = office(replace(QUICK, ack_wait=1.0, timeout=1.5, attempts=2))
+    pod, effects = office(replace(QUICK, ack_wait=2.5, timeout=1.5, attempts=2))
     async with at_work(pod, settings(nats_server.url, audit=True, patience=1.0)) as work:
         for call in calls:
             await work.bus.publish(Job(call_id=call), id=call)
@@ -90,10 +90,13 @@ async def test_a_full_journal_makes_the_pod_wait_and_it_goes_on_by_itself(
         await enlarge(work.bus, pod)
         await eventually(lambda: ended(effects) >= len(calls), what="everything finished", within=60)
         assert work.bus.stands_still == ""
-        assert set(effects.values()) == {1}  # no effect was repeated
+        # A handler may run again, such as after its tool made it park; what it recorded does not.
+        repeated = {name: count for name, count in effects.items() if count > 1 and not name.endswith(" end")}
+        assert repeated == {}
         assert not (await work.bus.connection.api("STREAM.INFO.DLQ"))["state"]["messages"]
         ends = [s for s in await work.bus.journal.subjects("step.*.*.attempt.*") if s.endswith("-end")]
-        assert ends == []  # no attempt failed
+        how = Counter(record["end"] for record in (await work.bus.journal.read(ends)).values())
+        assert not how["raised"]  # no attempt failed; a run may have parked for its tool
         await eventually(lambda: holds(work), what="the sum", within=60)
 
 
