@@ -53,7 +53,9 @@ def ls(
     conversation: ConversationOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="List so many of the newest; 0: counts only.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Number of letters to list, the newest first; 0 shows counts only.")
+    ] = 20,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -110,14 +112,15 @@ def redrive(
     until: UntilOption = None,
     everything: AllOption = False,
     dry_run: DryOption = False,
-    rate: Annotated[float | None, typer.Option("--rate", min=0.01, help="At most so many a second.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.01, help="Maximum number of letters a second.")] = None,
     limit: LimitOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also what died three times, and to subjects that others consume.")
     ] = False,
-    anew: Annotated[bool, typer.Option("--anew", help="Run every step again; none that is recorded is found.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Start with an empty journal: every step runs again.")] = False,
     to_subject: Annotated[
-        str | None, typer.Option("--to-subject", metavar="SUBJECT", help="Send them there, as messages like any.")
+        str | None,
+        typer.Option("--to-subject", metavar="SUBJECT", help="Send them to this subject, as ordinary messages."),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why: for the audit.")] = "",
     server: ServerOption = None,

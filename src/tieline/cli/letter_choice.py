@@ -54,12 +54,14 @@ SubjectOption = Annotated[
 ]
 ConversationOption = Annotated[str | None, typer.Option("--conversation", metavar="ID", help="Only of this one.")]
 SinceOption = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Died since then, or so long ago: 2h.")
+    str | None, typer.Option("--since", metavar="TIME", help="Died since then: a time, or an age such as 2h.")
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Died before then: 10m, or a time.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All of them; needed where nothing else says which.")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default="all")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Maximum number of dead letters.", show_default="all")
+]
 
 
 class Chosen:

@@ -36,7 +36,9 @@ def tail(
             show_default="what comes from now on",
         ),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many.", show_default="never")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of messages after which to end.", show_default="never")
+    ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> int:
