@@ -151,9 +151,11 @@ HEADERS = (
     "Nats-Time-Stamp",
     "Nats-Pending-Messages",
     "X-Odd",
-    "Tieline-Park",
-    "Tieline-Woken",
-    "Tieline-Edited",
+    names.PARK,
+    names.WOKEN,
+    names.EDITED,
+    names.AWAKE,
+    names.MARKER,
 )
 TOKENS = (
     "*",
