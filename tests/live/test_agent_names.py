@@ -13,11 +13,13 @@ from support.office import at_work, consumer_info, dead_letters, settings, store
 
 from tieline import Bus, Conversation, Limits, NotApplied, Pod, Refuse, ToolRun, connect
 from tieline.agent import Start
+from tieline.deploy.permissions import grants_of
 from tieline.errors import BadDeclaration
 from tieline.outcomes import Outcome
 from tieline.services import accountant
 from tieline.services.letters.reading import Selection, letters
 from tieline.services.letters.redriving import Order, redrive
+from tieline.services.supervisor import processes_of
 from tieline.testing import Server, eventually
 from tieline.wire import topology
 from tieline.wire.topology import Change
@@ -279,3 +281,18 @@ def test_a_former_name_belongs_to_one_agent() -> None:
         pod.agent(name="viewing", formerly="booking")(handler)
         with pytest.raises(BadDeclaration, match="is taken; names and former names are unique"):
             pod.agent(name=name, formerly=formerly)(handler)
+
+
+def test_credentials_and_processes_of_a_renamed_agent() -> None:
+    desk = Desk()
+    before, after = desk.pod("1", "booking"), desk.pod("1", "viewing-booking", formerly="booking")
+    old = {(grant.verb, grant.subject) for grant in grants_of(before, ["booking"])}
+    new = {(grant.verb, grant.subject) for grant in grants_of(after, ["viewing-booking"])}
+    assert new - old == {("publish", "redrive.call_intent.viewing-booking")}
+    assert old <= new
+    tools = [{(grant.verb, grant.subject) for grant in grants_of(pod, ["tools"])} for pod in (before, after)]
+    assert tools[0] == tools[1], "results are still steps of the same agent"
+    assert next((process.name, process.consumes) for process in processes_of(after)) == (
+        "viewing-booking",
+        ("call.intent.book",),
+    )
