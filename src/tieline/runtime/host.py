@@ -17,6 +17,7 @@ from tieline.runtime.unclaimed import Unclaimed
 from tieline.runtime.versions import Presence
 from tieline.runtime.waker import Waker
 from tieline.runtime.worker import Worker
+from tieline.wire.consumer import look_for
 from tieline.wire.topology import Consumer, consumers_of, waker_name
 
 __all__ = ["Host", "names_of"]
@@ -48,6 +49,7 @@ class Host:
         self._cancellations = Cancellations(bus, self._stop_conversation)
         duties = _duties(bus, names)
         self._loop_watch = LoopWatch(min(duty.limits.ack_wait for duty, _ in duties))
+        self._sources = [(consumer.stream, consumer.durable) for _, (consumer, _) in duties]
         self._workers = [
             Worker(
                 bus,
@@ -109,6 +111,8 @@ class Host:
             pump.cancel()
 
     async def _prepare(self) -> None:
+        # First: without its streams, the pod would wait for its audit and not say what is missing.
+        await asyncio.gather(*(look_for(self._bus.connection, stream, name) for stream, name in self._sources))
         await self._bus.audit.ready()
         await self._cancellations.known.wait()
         self._may_take.set()

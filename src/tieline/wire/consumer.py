@@ -21,7 +21,7 @@ from tieline.records.reading import read_digits
 from tieline.wire.connection import ApiError, Connection, Listening, NoAnswer, Received, headers_of
 from tieline.wire.delivery import Delivery
 
-__all__ = ["PullConsumer"]
+__all__ = ["PullConsumer", "look_for"]
 
 log = logging.getLogger("tieline.consumer")
 
@@ -103,7 +103,8 @@ class PullConsumer:
                 return
             self._wake.clear()  # first: what is heard while we ask ends the wait below
             if self._unsure:
-                await self._look()
+                await look_for(self._connection, self.stream, self.durable)
+                self._unsure = False
             await self._ask(most)
             try:
                 async with asyncio.timeout(_SILENCE):
@@ -163,18 +164,6 @@ class PullConsumer:
         )
         return True
 
-    async def _look(self) -> None:
-        """Find out whether the consumer still exists, where we may ask; wait a little where it has no leader."""
-        try:
-            await self._connection.api(f"CONSUMER.INFO.{self.stream}.{self.durable}")
-        except ApiError as error:
-            if error.err_code in (10014, 10059):
-                raise self._gone() from error
-            await asyncio.sleep(_PAUSE)
-        except NoAnswer:
-            await asyncio.sleep(_PAUSE)
-        self._unsure = False
-
     def _heard(self, inbox: str, received: Received) -> None:
         current = inbox == self._inbox
         if current:
@@ -205,7 +194,7 @@ class PullConsumer:
         if code in (StatusCode.NOT_FOUND, StatusCode.TIMEOUT):
             return  # idle for the whole pull: not an error
         if code == StatusCode.CONFLICT and "deleted" in description.lower():
-            self._failure = self._gone()
+            self._failure = _gone(self.stream, self.durable)
         elif code == _BAD_REQUEST:
             self._failure = ConsumerGone(f"consumer {self.durable} of {self.stream} refuses pulls: {description}")
         else:  # no responders, leadership change, server shutdown, exceeded max waiting
@@ -249,8 +238,21 @@ class PullConsumer:
         except Unreachable:
             return  # the ack wait hands it back
 
-    def _gone(self) -> ConsumerGone:
-        return ConsumerGone(
-            f"consumer {self.durable!r} of stream {self.stream!r} does not exist (any more). `tieline plan` shows what "
-            "is missing; `tieline apply` and `tieline up` create it again where nothing that was handled is repeated"
-        )
+
+async def look_for(connection: Connection, stream: str, durable: str) -> None:
+    """Raise `ConsumerGone` if a consumer does not exist, where we may ask; wait a little where it has no leader."""
+    try:
+        await connection.api(f"CONSUMER.INFO.{stream}.{durable}")
+    except ApiError as error:
+        if error.err_code in (10014, 10059):
+            raise _gone(stream, durable) from error
+        await asyncio.sleep(_PAUSE)
+    except NoAnswer:
+        await asyncio.sleep(_PAUSE)
+
+
+def _gone(stream: str, durable: str) -> ConsumerGone:
+    return ConsumerGone(
+        f"consumer {durable!r} of stream {stream!r} does not exist (any more). `tieline plan` shows what is missing; "
+        "`tieline apply` and `tieline up` create it again where nothing that was handled is repeated"
+    )
