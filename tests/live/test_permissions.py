@@ -90,7 +90,25 @@ async def pricing(price: Price, call: Conversation) -> None:
     await call.reply(Priced(price=len(price.call_id)))
 
 
-USERS = ("operator", "reader", "front-desk", "pricing", "tools", "audit", "web")
+class Slow(Message, subject="call.intent.slow"):
+    call_id: str
+
+
+looked_up: list[str] = []
+
+
+@pod.tool
+async def look_up(text: str) -> str:
+    await eventually(lambda: looked_up, what="leave to answer")
+    return text
+
+
+@pod.agent(publishes=(Told,), calls=(look_up,))
+async def slow_desk(slow: Slow, call: Conversation) -> None:
+    await call.publish(Told(call_id=slow.call_id, answer=await call.tool(look_up, text="slowly")))
+
+
+USERS = ("operator", "reader", "front-desk", "pricing", "slow-desk", "tools", "audit", "web")
 
 
 def users() -> str:
@@ -165,6 +183,23 @@ async def test_what_is_derived_is_enough(guarded: str, caplog: pytest.LogCapture
     # A batched look into the journal would open every record: it is not allowed, and said once by each process.
     refused = [record.getMessage() for record in caplog.records if record.name == "tieline.connection"]
     assert all("publish to $JS.API.DIRECT.GET.STEP (" in line for line in refused)
+
+
+async def test_a_tool_call_with_a_deadline_parks_without_leave_to_delay(guarded: str) -> None:
+    """Nothing wakes it at its deadline, which the tool's own answer tells; its result brings it back."""
+    looked_up.clear()
+    async with bus_as("operator", guarded) as operator:
+        await operator.apply()
+        async with running(guarded, "slow-desk", "tools"):
+            await operator.publish(Slow(call_id="c1"), deadline=60.0)
+            await _first(operator.feed("step.slow-desk.*.park.*", start=1), 1)
+            looked_up.append("now")
+            [told] = await _first(operator.feed("call.told.*", start=1), 1)
+            ends = [
+                json.loads(d.payload) for d in await _first(operator.feed("step.slow-desk.*.attempt.*", start=1), 2)
+            ]
+    assert json.loads(told.payload)["answer"] == "slowly"
+    assert [end.get("end") for end in ends] == ["parked", None]
 
 
 async def test_the_audit_may_do_its_work(guarded: str) -> None:
@@ -266,7 +301,7 @@ async def test_what_an_agent_does_not_declare_is_refused_without_credentials_too
 
 
 def test_a_name_that_is_not_there_is_named() -> None:
-    with pytest.raises(BadDeclaration, match=r"has no nobody .*it has front-desk, pricing, tools, audit"):
+    with pytest.raises(BadDeclaration, match=r"has no nobody .*it has front-desk, pricing, slow-desk, tools, audit"):
         grants_of(pod, ["nobody"])
 
 

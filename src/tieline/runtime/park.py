@@ -1,6 +1,7 @@
 """Putting a message aside, and bringing it back with its origin."""
 
 import base64
+import logging
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 from tieline import headers as names
 from tieline import subjects
 from tieline.codec import digest
+from tieline.errors import Denied
 from tieline.outcomes import Wait
 from tieline.records.parks import read_aside
 from tieline.records.reading import LATEST
@@ -18,6 +20,8 @@ from tieline.runtime.bus import Bus, whole_seconds
 from tieline.wire.journal import Record
 
 __all__ = ["LONGEST_NAK", "bring_back", "park", "sleep_aside"]
+
+log = logging.getLogger("tieline.park")
 
 LONGEST_NAK = 60.0  # seconds that a delivery may be handed back for; longer waits leave it
 
@@ -43,7 +47,14 @@ async def park(attempt: Attempt, waits: tuple[Wait, ...], bus: Bus) -> bool:
     for step in await bus.journal.glance(answers) if answers else ():
         await back(f"{woken_why(step)} {number}")
     for until in {wait.until for wait in waits if wait.until is not None}:
-        await back(f"wake {attempt.call.origin} {steps.run} {number} {until}", until)
+        try:
+            await back(f"wake {attempt.call.origin} {steps.run} {number} {until}", until)
+        except Denied as denied:
+            if not answers:
+                raise
+            # Of a deadline: who waits for a time says so by uses=("delays",). The answer brings the message back, and
+            # a tool or an agent that was asked answers at the deadline too.
+            log.warning("%s [%s] is not woken at its deadline: %s", attempt.duty.name, attempt.call.id, denied)
     if answers:
         key, token = digest(attempt.call.origin, steps.run), subjects.token(attempt.call.id)
         bus.aside.put(Parked(attempt.duty.name, key, number, token, tuple(answers), history.over_subject, back))
