@@ -116,6 +116,11 @@ class Conversation:
         due = self._desk.deadline
         return None if due is None else datetime.fromtimestamp(due, UTC)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether calls were not awaited yet, or tasks that the handler began still use the conversation."""
+        return bool(self.pending_calls) or self._desk.unfinished
+
     async def finish(self) -> None:
         """Wait for the tasks that the handler began; Tieline calls it when the handler has returned.
 

@@ -21,7 +21,7 @@ from tieline.errors import (
 )
 from tieline.outcomes import Cause, Done, Outcome, Park, Parking, Refuse, Retry
 from tieline.runtime.duty import Duty, Incoming, Work
-from tieline.runtime.unawaited import noted_coroutines, refuse_forgotten
+from tieline.runtime.unawaited import note_coroutines, refuse_forgotten
 
 __all__ = ["execute"]
 
@@ -81,9 +81,11 @@ async def execute(
 
 async def _answer_of(work: Work, call: Conversation) -> object:
     """What the handler returned. Raises `NotAwaited` where it forgot an ``await``, whatever it returned."""
-    with noted_coroutines() as forgotten:
-        answer = await work(call)
+    forgotten = note_coroutines()
+    answer = await work(call)
+    if call.unfinished:
         await call.finish()
+    if forgotten:
         refuse_forgotten(forgotten)
     return answer
 

@@ -104,7 +104,10 @@ async def release(attempt: Attempt, bus: Bus) -> None:
 
 async def _done(attempt: Attempt) -> Settlement:
     """A first delivery writes nothing, unless somebody else may run the message by now."""
-    history, again = attempt.history(), attempt.doubtful or not attempt.delivery.fresh
+    again = attempt.doubtful or not attempt.delivery.fresh
+    if not again and not attempt.steps.ended:
+        return Settlement("done")
+    history = attempt.history()
     if again and attempt.begun and await history.end(attempt.past, "done") is None:
         return _taken_over(attempt)
     if again or attempt.steps.ended:

@@ -6,34 +6,28 @@ on, or in a reference cycle) escapes, and so does what a thread makes.
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from tieline.errors import NotAwaited
 
-__all__ = ["noted_coroutines", "refuse_forgotten"]
+__all__ = ["note_coroutines", "refuse_forgotten"]
 
 _forgotten: ContextVar[list[str] | None] = ContextVar("tieline-forgotten", default=None)
 
 
-@contextmanager
-def noted_coroutines() -> Iterator[list[str]]:
-    """The names of coroutines that are freed inside without having been awaited, as they are found."""
+def note_coroutines() -> list[str]:
+    """The names of coroutines that this task, and tasks it makes, let go without having awaited them, as they are
+    found. For one run: a task that handles several messages has a new list for each."""
     found: list[str] = []
-    token = _forgotten.set(found)
-    try:
-        yield found
-    finally:
-        _forgotten.reset(token)
+    _forgotten.set(found)
+    return found
 
 
 def refuse_forgotten(found: list[str]) -> None:
-    """Raise `NotAwaited` if there are any."""
-    if found:
-        names = ", ".join(dict.fromkeys(f"{name}()" for name in found))
-        raise NotAwaited(f"{names} was not awaited, so it did nothing: write await before it")
+    """Raise `NotAwaited` for what was found."""
+    names = ", ".join(dict.fromkeys(f"{name}()" for name in found))
+    raise NotAwaited(f"{names} was not awaited, so it did nothing: write await before it")
 
 
 def _install() -> None:
