@@ -175,9 +175,10 @@ async def test_what_was_cut_off_is_sent_once(
             office.host.stop()
             await office.work
         await planted(bus, 20)
-        await bus.connection.api("STREAM.DELETE.CALL_AUDIT")
-        with pytest.raises(Unconfirmed):
-            await sent_again(bus)
+        with monkeypatch.context() as patch:
+            patch.setattr(redriving, "remove", cut_off)
+            with pytest.raises(Unconfirmed):
+                await sent_again(bus)
         assert len(await dead_letters(bus)) == 20
         if working:
             await eventually(lambda: len(ran) == 20, what="the first redrive")
@@ -186,13 +187,17 @@ async def test_what_was_cut_off_is_sent_once(
             monkeypatch.setattr(redriving, "_REMEMBERED", -1.0)
             if working:  # the journal alone knows
                 await bus.connection.api("STREAM.PURGE.CALL_INTENT")
-        await bus.apply()
         tally = await sent_again(bus)
         assert (tally.done, tally.again) == (20, 20)
         assert await dead_letters(bus) == []
         copies = await stored(bus, "redrive.call_intent.booking")
         assert len(copies) == (0 if working and not at_once else 20)
     assert len(ran) == (20 if working else 0)
+
+
+async def cut_off(*_: object) -> None:
+    """In place of the removal of letters: the command dies there."""
+    raise Unconfirmed("cut off", subject="DLQ")
 
 
 async def forget_ids(bus: Bus) -> None:
@@ -379,9 +384,6 @@ async def test_an_edit_survives_a_redrive_that_was_cut_off_before_it(
         await office.bus.publish(Book(call_id="c1", phone="wrong"))
         await found(office.bus)
 
-    async def cut_off(*_: object) -> None:
-        raise Unconfirmed("cut off", subject="DLQ")
-
     async with connect(pod, settings=settings(nats_server.url)) as bus:
         with monkeypatch.context() as patch:
             patch.setattr(redriving, "remove", cut_off)
@@ -407,9 +409,6 @@ async def test_an_edit_survives_also_when_the_old_payload_has_died_again_meanwhi
     async def booking(intent: Book, _: Conversation) -> Outcome | None:
         handled.append(intent.phone)
         return None if intent.phone == "right" else Refuse("we know no such number")
-
-    async def cut_off(*_: object) -> None:
-        raise Unconfirmed("cut off", subject="DLQ")
 
     async with at_work(pod, nats_server.url) as office:
         bus = office.bus
