@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from support.messages import Book, Booked
 from support.office import QUICK, Office, at_work, consumer_info, dead_letters, settings, stored
 from support.processes import agents, lines
 
-from tieline import Bus, Conversation, Message, NoReply, Pod, Stream, connect
+from tieline import Bus, Conversation, Limits, Message, NoReply, Pod, Stream, connect
+from tieline.outcomes import Cause
+from tieline.runtime.history import NO_PAST, Copy, History
 from tieline.testing import Server, eventually
 from tieline.wire import topology
+from tieline.wire.consumer import PullConsumer
 from tieline.wire.delivery import Delivery
 
 
@@ -222,3 +226,28 @@ async def test_what_is_published_before_a_kill_is_found_however_late(nats_server
 
         booked = await eventually(both, what="what it published")
     assert sorted(json.loads(one.payload)["lead"] for one in booked) == ["later", "one"]
+
+
+async def test_a_retry_whose_nak_was_lost_waits_for_its_time(nats_server: Server) -> None:
+    """Somebody recorded when the next attempt is due, and died before the server heard of it."""
+    pod = Pod("office", limits=Limits(ack_wait=1.0))
+    ran: list[tuple[float, int]] = []
+
+    @pod.agent
+    async def booking(_: Book, call: Conversation) -> None:
+        ran.append((time.time(), call.attempt))
+
+    async with connect(pod, settings=settings(nats_server.url)) as bus:
+        await topology.apply(bus.connection, pod)
+        await bus.publish(Book(call_id="c1"))
+        somebody = PullConsumer(bus.connection, "CALL_INTENT", "booking")
+        [taken] = await somebody.fetch(1)
+        history = History(bus.journal, "somebody:1", ("booking", "c1", taken.origin, ""), Copy(taken.seq))
+        due = time.time() + 2.5
+        assert await history.end(NO_PAST, "raised", Cause("raised", "busy"), due=due)
+        await somebody.close()
+    async with at_work(pod, nats_server.url):
+        await eventually(lambda: ran, what="the second attempt")
+    [(at, attempt)] = ran
+    assert attempt == 2
+    assert at > due - 0.1
