@@ -126,7 +126,8 @@ async def test_a_server_that_comes_back_in_time_is_no_error(nats_server: Server)
             await office.bus.publish(Book(call_id=f"c{n}"))
             await more_than(n, got)
         assert not office.bus.connection.lost.done()
-    assert got == ["c0", "c1", "c2"]
+    # The server may be killed between the end of a handler and its acknowledgement: then the message comes again.
+    assert list(dict.fromkeys(got)) == ["c0", "c1", "c2"]
 
 
 async def test_a_wire_that_breaks_again_and_again_loses_nothing_and_holds_no_more_than_fits(

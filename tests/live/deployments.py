@@ -35,7 +35,10 @@ class Running:
             found = re.search(rf"{what}:?(\d+)", "".join(self.said))
             return int(found[1]) if found else 0
 
-        return int(str(await eventually(seen, what=f"{self.name}: {what}")))
+        try:
+            return int(str(await eventually(seen, what=f"{self.name}: {what}")))
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said: {''.join(self.said)[-2000:]}") from None
 
 
 @asynccontextmanager

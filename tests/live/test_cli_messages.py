@@ -103,7 +103,7 @@ async def test_the_report_counts_streams_consumers_and_dead_letters(folder: Path
     assert (streams["CALL_INTENT"]["messages"], streams["CALL_INTENT"]["lastSeq"]) == (2, 2)
     assert streams["CALL_INTENT"]["oldest"] > 0
     assert streams["CALL_INTENT"]["maxBytes"] == 256 * 1024 * 1024
-    [booking] = [consumer for consumer in report["consumers"] if consumer["stream"] == "CALL_INTENT"]
+    [booking] = [consumer for consumer in report["consumers"] if consumer["name"] == "booking"]
     assert (booking["stream"], booking["name"]) == ("CALL_INTENT", "booking")
     assert (booking["pending"], booking["inFlight"], booking["ackFloor"]) == (0, 0, 1)
     assert report["deadLetters"] == [{"agent": "booking", "cause": "invalid", "count": 1}]

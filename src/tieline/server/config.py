@@ -11,6 +11,7 @@ __all__ = ["OperatorMode", "Routes", "ServerConfig", "Tls", "render"]
 
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+\Z")
 _HIGHEST_PORT = 65535
+_MAX_CONTROL_LINE = 32 * 1024  # bytes. A client sends its JWT in one line, with all that it may do; 4 KiB is not enough
 _LOG_LIMIT = 32 * 1024 * 1024
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -165,6 +166,7 @@ def _top(config: ServerConfig) -> list[str]:
         f"host: {_quoted(config.host)}",
         f"port: {_port(config.port)}",
         f"max_payload: {config.max_payload}",
+        f"max_control_line: {_MAX_CONTROL_LINE}",
     ]
     if config.embedded:
         lines += [

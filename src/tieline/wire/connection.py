@@ -172,6 +172,11 @@ class Connection:
         except (natsio.NATSError, TimeoutError, OSError) as error:
             await client.close()
             where = ", ".join(_without_password(url) for url in settings.servers)
+            if "control line" in str(error):
+                raise BadSettings(
+                    f"the server at {where} refuses the credentials {settings.credentials}: they are longer than its "
+                    "max_control_line. Set max_control_line: 32768 in its nats.conf and reload it"
+                ) from error
             if "nonce" in str(error):
                 raise BadSettings(
                     f"the server at {where} takes no credentials: it is not in operator mode (tieline up POD --tenant "
