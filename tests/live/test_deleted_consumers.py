@@ -86,6 +86,11 @@ async def test_it_begins_behind_what_was_handled_and_what_was_not_is_brought_bac
                 await delete(office.bus)
                 await booked(office.bus, "", *calls(21, 25))  # the backlog of an agent without a consumer
                 await office.work
+
+        async def has_checkpoint() -> bool:
+            return bool((await eyes.connection.api("STREAM.INFO.ACCOUNTING"))["state"]["messages"])
+
+        await eventually(has_checkpoint, what="the accountant's first checkpoint")
         stop.set()
         await accounting
 
