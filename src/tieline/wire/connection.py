@@ -173,10 +173,8 @@ class Connection:
             await client.close()
             where = ", ".join(_without_password(url) for url in settings.servers)
             if "control line" in str(error):
-                raise BadSettings(
-                    f"the server at {where} refuses the credentials {settings.credentials}: they are longer than its "
-                    "max_control_line. Set max_control_line: 32768 in its nats.conf and reload it"
-                ) from error
+                too_long = f"the server at {where} refuses {settings.credentials}: longer than its max_control_line; "
+                raise BadSettings(f"{too_long}set max_control_line: 32768 in its nats.conf and reload it") from error
             if "nonce" in str(error):
                 raise BadSettings(
                     f"the server at {where} takes no credentials: it is not in operator mode (tieline up POD --tenant "
