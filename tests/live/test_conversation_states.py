@@ -306,6 +306,11 @@ async def test_the_timer_of_an_answered_wait_is_no_second_end(nats_server: Serve
         await office.bus.publish(Job(call_id="c1"))
         await in_state(office.bus, "c1", "waiting")
         [question] = (await open_questions(office.bus.connection, "c1")).questions["c1"]
+
+        async def is_parked() -> bool:
+            return bool((await office.bus.connection.api("STREAM.INFO.SCHEDULE"))["state"]["messages"])
+
+        await eventually(is_parked, what="the timer to be set")
         await answer(office.bus, question, {"ok": True, "value": True})
         before = await in_state(office.bus, "c1", "done")
         stale = await eventually(lambda: entries(office.bus, "c1", "superseded"), what="the timer")
