@@ -46,7 +46,7 @@ class Mishaps:
         await self.office.bus.connection.request("tool.call.calendar", payload.encode())
 
     async def misfit(self) -> None:
-        """What another client might send: the right subject, and a payload that is no JSON object."""
+        """What another client might send: the right subject, and a payload that is not a JSON object."""
         await self.office.bus.connection.request("call.intent.book", b'["%s", "1042"]' % self.call("misfit").encode())
 
     async def desk(self) -> list[Letter]:
